@@ -1,4 +1,11 @@
-"""Build of the compiled part: one table of extensions, OpenMP where a test compile links it."""
+"""Build of the compiled part: one table of extensions, OpenMP where a test compile links it.
+
+Everything else about the package is in pyproject.toml. Environment, for developers:
+
+- ``Z4AI_ONLY``: build only the extensions of these names (separated by spaces)
+- ``Z4AI_NO_OPENMP``: set to anything to build without OpenMP
+- ``Z4AI_EXTRA_CFLAGS``, ``Z4AI_EXTRA_LDFLAGS``: appended to every compile and link
+"""
 
 from __future__ import annotations
 
@@ -11,6 +18,7 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 FAST = Path("z4ai") / "_fast"
 
@@ -29,6 +37,11 @@ OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() 
 
 class BuildExt(build_ext):
     """Compile at -O3, with OpenMP if this compiler and linker have it."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
 
     def build_extensions(self) -> None:
         unix = self.compiler.compiler_type == "unix"
@@ -71,9 +84,9 @@ class BuildExt(build_ext):
                 self.compiler.link_executable(
                     objects, str(Path(folder) / "probe"), extra_postargs=link_args
                 )
-            except Exception:  # noqa: BLE001 - each compiler has its own error class
+            except (CompileError, LinkError, OSError):
                 return False
-            return True
+        return True
 
 
 def extensions(names: list[str] | None = None) -> list[Extension]:
