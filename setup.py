@@ -22,7 +22,8 @@ from setuptools.errors import CompileError, LinkError
 
 FAST = Path("z4ai") / "_fast"
 
-# name, uses OpenMP. Kernels are headers under z4ai/_fast/c, compiled into the extensions that use them.
+# name, uses OpenMP. Kernels are headers under z4ai/_fast/c, compiled into the extensions that
+# include them.
 EXTENSIONS = [
     ("_dispatch", False),
     ("_threads", True),
