@@ -1,0 +1,64 @@
+/* z4_chunk.h -- one chunk: its job, and what encoder and decoder of it share.
+ *
+ * A job says where the content of a chunk lies and where its streams lie; the caller (the frame layer) knows
+ * the format around them. Jobs arrive as an array that Python mirrors field by field (JOB in chunks.pyx).
+ */
+#ifndef Z4_CHUNK_H
+#define Z4_CHUNK_H
+
+#include "z4_literals.h"
+#include "z4_planes.h"
+#include "z4_portable.h"
+#include "z4_status.h"
+#include "z4_xxh3.h"
+
+/* Largest content of one chunk: sizes of streams then fit in 32 bits with room to spare. */
+#define Z4_MAX_CHUNK ((uint64_t)1 << 26)
+
+enum z4_codec { Z4_CODEC_STORE = 0, Z4_CODEC_CONSTANT = 1, Z4_CODEC_ZSTD = 2 };
+
+typedef struct {
+    uint64_t content_offset;               /* of the chunk in the content buffer */
+    uint64_t content_nbytes;               /* 1 .. Z4_MAX_CHUNK */
+    uint64_t seed;                         /* of the checksum: offset of the chunk in the content of the frame */
+    uint64_t checksum;                     /* XXH3 of the content: written by the encoder, read by the decoder */
+    uint64_t encoded_offset;               /* of the chunk (encode: header gap first) in the encoded buffer */
+    uint64_t encoded_nbytes;               /* whole chunk with its gap */
+    uint64_t stream_offset[Z4_MAX_PLANES]; /* in the encoded buffer */
+    uint64_t tail_offset;                  /* of the bytes behind the last whole element */
+    uint32_t stream_nbytes[Z4_MAX_PLANES];
+    uint8_t stream_codec[Z4_MAX_PLANES];
+    uint8_t layout;                        /* enum z4_layout */
+    uint8_t swap;                          /* elements of the content are big-endian */
+    uint8_t n_streams;                     /* planes of the layout */
+    int8_t status;                         /* result: Z4_OK or why not */
+    uint8_t stream;                        /* the stream that `status` speaks of */
+    uint8_t reserved[3];
+} z4_chunk_job;
+
+/* The kernels of one instruction set, chosen once a call. */
+typedef struct {
+    const z4_planes_impl *planes;
+    const z4_literals_impl *literals;
+    const z4_xxh3_impl *xxh3;
+} z4_kernels;
+
+Z4_INLINE z4_kernels z4_kernels_pick(int isa)
+{
+    z4_kernels k;
+    k.planes = z4_planes_pick(isa);
+    k.literals = z4_literals_pick(isa);
+    k.xxh3 = z4_xxh3_pick(isa);
+    return k;
+}
+
+/* Reverse the bytes of n elements of the layout's width. */
+Z4_INLINE void z4_swap_elements(const z4_kernels *k, int layout, const uint8_t *src, size_t n, uint8_t *dst)
+{
+    const unsigned width = z4_layout_width(layout);
+    k->planes->swap[width == 8 ? 3 : width >> 1](src, n, dst);
+}
+
+Z4_INLINE size_t z4_align64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+#endif

@@ -1,0 +1,174 @@
+/* z4_chunk_decode.h -- streams of one chunk -> its content, fused.
+ *
+ * READ ME FIRST. Planes are decoded one tile (Z4_TILE elements = one zstd block of a plane) at a time into scratch,
+ * interleaved from there into the content, and hashed, all while the tile is in cache. A stored plane is read
+ * where it lies. The content is written once.
+ */
+#ifndef Z4_CHUNK_DECODE_H
+#define Z4_CHUNK_DECODE_H
+
+#include "z4_chunk.h"
+
+#define Z4_TILE ((size_t)131072)
+/* What z4_lit_block may scribble behind a tile. */
+#define Z4_TILE_SLACK ((size_t)64)
+/* Elements interleaved and hashed at a time: at eight bytes each they still fit the first-level cache. */
+#define Z4_SUBTILE ((size_t)4096)
+
+typedef struct {
+    z4_lit_decoder zstd[Z4_MAX_PLANES];
+    uint8_t tile[Z4_MAX_PLANES][Z4_TILE + Z4_TILE_SLACK];
+} z4_decode_scratch;
+
+/* Check one job against the buffers: every range that the kernels will touch. */
+Z4_INLINE int z4_decode_check(const z4_chunk_job *job, size_t encoded_nbytes, size_t content_nbytes)
+{
+    if (job->layout >= Z4_LAYOUT_COUNT || job->content_nbytes == 0 || job->content_nbytes > Z4_MAX_CHUNK ||
+        job->content_offset > content_nbytes || job->content_nbytes > content_nbytes - job->content_offset)
+        return Z4_CAPACITY;
+    const size_t width = z4_layout_width(job->layout);
+    const size_t n = job->content_nbytes / width;
+    const size_t tail = job->content_nbytes % width;
+    if (n == 0 || job->n_streams != width)
+        return Z4_CORRUPT;
+    for (size_t p = 0; p < width; p++) {
+        if (job->stream_offset[p] > encoded_nbytes || job->stream_nbytes[p] > encoded_nbytes - job->stream_offset[p])
+            return Z4_CAPACITY;
+        switch (job->stream_codec[p]) {
+        case Z4_CODEC_STORE:
+            if (job->stream_nbytes[p] != n)
+                return Z4_CORRUPT;
+            break;
+        case Z4_CODEC_CONSTANT:
+            if (job->stream_nbytes[p] != 1)
+                return Z4_CORRUPT;
+            break;
+        case Z4_CODEC_ZSTD:
+            break;
+        default:
+            return Z4_UNSUPPORTED;
+        }
+    }
+    if (job->tail_offset > encoded_nbytes || tail > encoded_nbytes - job->tail_offset)
+        return Z4_CAPACITY;
+    return Z4_OK;
+}
+
+/* One plane of bytes: no interleaving, so it is decoded in place. */
+static int z4_decode_plain(const z4_kernels *k, z4_chunk_job *job, const uint8_t *encoded, uint8_t *content,
+                           z4_decode_scratch *scratch, z4_xxh3_state *hash)
+{
+    const size_t n = job->content_nbytes;
+    const uint8_t *src = encoded + job->stream_offset[0];
+    if (job->stream_codec[0] == Z4_CODEC_CONSTANT) {
+        memset(content, src[0], n);
+        return Z4_OK;
+    }
+    if (job->stream_codec[0] == Z4_CODEC_STORE) {
+        for (size_t done = 0; done < n;) {
+            const size_t m = n - done < 16384 ? n - done : 16384;
+            memcpy(content + done, src + done, m);
+            done += m;
+            z4_xxh3_advance(k->xxh3, hash, content, done);
+        }
+        return Z4_OK;
+    }
+    z4_lit_decoder *zstd = &scratch->zstd[0];
+    int status = z4_lit_begin(zstd, src, job->stream_nbytes[0], n);
+    if (status != Z4_OK)
+        return status;
+    for (size_t done = 0; done < n;) {
+        /* The slack of a block is content still to come, except near the end of the chunk. */
+        const size_t left = n - done, room = left < Z4_TILE ? left : Z4_TILE;
+        const size_t slack = left - room < Z4_TILE_SLACK ? left - room : Z4_TILE_SLACK;
+        const ptrdiff_t m = z4_lit_block(k->literals, zstd, content + done, room, slack);
+        if (m <= 0)
+            return m == 0 ? Z4_CORRUPT : (int)m;
+        done += (size_t)m;
+        z4_xxh3_advance(k->xxh3, hash, content, done);
+    }
+    return z4_lit_end(zstd);
+}
+
+/* Several planes, tile by tile. */
+static int z4_decode_planes(const z4_kernels *k, z4_chunk_job *job, const uint8_t *encoded, uint8_t *content,
+                            z4_decode_scratch *scratch, z4_xxh3_state *hash)
+{
+    const size_t width = z4_layout_width(job->layout);
+    const size_t n = job->content_nbytes / width;
+    for (size_t p = 0; p < width; p++) {
+        const uint8_t *src = encoded + job->stream_offset[p];
+        if (job->stream_codec[p] == Z4_CODEC_CONSTANT) {
+            memset(scratch->tile[p], src[0], n < Z4_TILE ? n : Z4_TILE);
+        } else if (job->stream_codec[p] == Z4_CODEC_ZSTD) {
+            const int status = z4_lit_begin(&scratch->zstd[p], src, job->stream_nbytes[p], n);
+            if (status != Z4_OK) {
+                job->stream = (uint8_t)p;
+                return status;
+            }
+        }
+    }
+    for (size_t base = 0; base < n; base += Z4_TILE) {
+        const size_t m = n - base < Z4_TILE ? n - base : Z4_TILE;
+        const uint8_t *plane[Z4_MAX_PLANES];
+        for (size_t p = 0; p < width; p++) {
+            plane[p] = scratch->tile[p];
+            if (job->stream_codec[p] == Z4_CODEC_STORE) {
+                plane[p] = encoded + job->stream_offset[p] + base;
+            } else if (job->stream_codec[p] == Z4_CODEC_ZSTD) {
+                const ptrdiff_t got =
+                    z4_lit_block(k->literals, &scratch->zstd[p], scratch->tile[p], m, Z4_TILE_SLACK);
+                if (got != (ptrdiff_t)m) {
+                    job->stream = (uint8_t)p;
+                    /* Legal Zstandard may cut its blocks elsewhere: the library decodes those. */
+                    return got < 0 ? (int)got : Z4_UNSUPPORTED;
+                }
+            }
+        }
+        for (size_t i = 0; i < m; i += Z4_SUBTILE) {
+            const size_t s = m - i < Z4_SUBTILE ? m - i : Z4_SUBTILE;
+            uint8_t *dst = content + (base + i) * width;
+            k->planes->interleave[job->layout](plane, s, dst);
+            if (job->swap)
+                z4_swap_elements(k, job->layout, dst, s, dst);
+            for (size_t p = 0; p < width; p++)
+                plane[p] += s;
+            z4_xxh3_advance(k->xxh3, hash, content, (base + i + s) * width);
+        }
+    }
+    for (size_t p = 0; p < width; p++) {
+        if (job->stream_codec[p] == Z4_CODEC_ZSTD && z4_lit_end(&scratch->zstd[p]) != Z4_OK) {
+            job->stream = (uint8_t)p;
+            return Z4_CORRUPT;
+        }
+    }
+    return Z4_OK;
+}
+
+/* Decode one job; sets job->status (and job->stream).
+ *
+ * Sizes: `encoded` and `content` hold the bytes given; the two do not overlap. Writes inside the job's content range
+ * only. Z4_UNSUPPORTED means: legal as far as seen, but a stream needs another decoder. */
+static void z4_decode_chunk(const z4_kernels *k, z4_chunk_job *job, const uint8_t *encoded, size_t encoded_nbytes,
+                            uint8_t *content, size_t content_nbytes, z4_decode_scratch *scratch)
+{
+    job->stream = 0;
+    int status = z4_decode_check(job, encoded_nbytes, content_nbytes);
+    if (status == Z4_OK) {
+        z4_xxh3_state hash;
+        uint8_t *dst = content + job->content_offset;
+        const size_t width = z4_layout_width(job->layout);
+        const size_t tail = job->content_nbytes % width;
+        z4_xxh3_begin(&hash, job->seed);
+        status = width == 1 ? z4_decode_plain(k, job, encoded, dst, scratch, &hash)
+                            : z4_decode_planes(k, job, encoded, dst, scratch, &hash);
+        if (status == Z4_OK) {
+            memcpy(dst + job->content_nbytes - tail, encoded + job->tail_offset, tail);
+            if (z4_xxh3_64_end(k->xxh3, &hash, dst, job->content_nbytes) != job->checksum)
+                status = Z4_CHECKSUM;
+        }
+    }
+    job->status = (int8_t)status;
+}
+
+#endif

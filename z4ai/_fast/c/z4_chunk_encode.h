@@ -1,0 +1,204 @@
+/* z4_chunk_encode.h -- content of one chunk -> its streams, fused.
+ *
+ * READ ME FIRST. The encoded chunk is: a gap for its header, then the streams from the highest plane number to plane
+ * 0, then the tail. The planes that are stored are, as a rule, the last ones (low mantissa bits), so they can be
+ * split straight to their place in the output while the planes to be coded go to scratch; the coder then appends.
+ */
+#ifndef Z4_CHUNK_ENCODE_H
+#define Z4_CHUNK_ENCODE_H
+
+#include "z4_chunk.h"
+
+/* Elements split, and hashed, at a time. */
+#define Z4_SPLIT_TILE ((size_t)4096)
+/* The probe looks at this many runs of this many elements, spread evenly. */
+#define Z4_PROBE_RUNS ((size_t)32)
+#define Z4_PROBE_RUN ((size_t)512)
+
+typedef struct {
+    z4_lit_encoder zstd;
+    uint32_t counts[Z4_MAX_PLANES][256];
+    uint8_t probe[Z4_MAX_PLANES][Z4_PROBE_RUN];
+    uint8_t swapped[Z4_SPLIT_TILE * 8];
+} z4_encode_scratch;
+
+/* Room for the planes of one chunk that are coded; follows z4_encode_scratch. */
+Z4_INLINE size_t z4_encode_planes_nbytes(uint64_t content_nbytes, size_t width)
+{
+    return width == 1 ? 0 : width * z4_align64((size_t)(content_nbytes / width) + 64);
+}
+
+/* What z4_encode_chunk may need at its place in the output, however badly the content codes. */
+Z4_INLINE size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t gap, size_t gap_stream)
+{
+    return gap + width * gap_stream + width * z4_lit_bound((size_t)(content_nbytes / width)) + width + 64;
+}
+
+/* Count a sample of every plane; -> elements sampled. */
+static size_t z4_probe(const z4_kernels *k, const z4_chunk_job *job, const uint8_t *src, size_t n,
+                       z4_encode_scratch *scratch)
+{
+    const size_t width = z4_layout_width(job->layout);
+    const size_t whole = n <= Z4_PROBE_RUNS * Z4_PROBE_RUN;
+    const size_t runs = whole ? (n + Z4_PROBE_RUN - 1) / Z4_PROBE_RUN : Z4_PROBE_RUNS;
+    size_t seen = 0;
+    memset(scratch->counts, 0, width * sizeof scratch->counts[0]);
+    for (size_t r = 0; r < runs; r++) {
+        const size_t first = whole ? r * Z4_PROBE_RUN : r * ((n - Z4_PROBE_RUN) / (runs - 1));
+        const size_t m = n - first < Z4_PROBE_RUN ? n - first : Z4_PROBE_RUN;
+        const uint8_t *run = src + first * width;
+        uint8_t *planes[Z4_MAX_PLANES];
+        for (size_t p = 0; p < width; p++)
+            planes[p] = scratch->probe[p];
+        if (job->swap) {
+            z4_swap_elements(k, job->layout, run, m, scratch->swapped);
+            run = scratch->swapped;
+        }
+        k->planes->split[job->layout](run, m, planes);
+        for (size_t p = 0; p < width; p++)
+            for (size_t i = 0; i < m; i++)
+                scratch->counts[p][planes[p][i]]++;
+        seen += m;
+    }
+    return seen;
+}
+
+/* Whether a plane with these sampled counts is worth coding: more than 1 % smaller. */
+Z4_INLINE int z4_worth_coding(const uint32_t counts[256], size_t seen)
+{
+    size_t symbols = 0;
+    for (size_t s = 0; s < 256; s++)
+        symbols += counts[s] != 0;
+    /* A sample looks more ordered than its source: (symbols - 1) / (2 ln 2) bits in all, here in bytes. */
+    const size_t bias = (symbols * 23) >> 8;
+    return (z4_lit_estimate(counts, seen) + bias) * 100 < seen * 99;
+}
+
+Z4_INLINE int z4_is_constant(const uint8_t *plane, size_t n)
+{
+    return n > 0 && (n == 1 || memcmp(plane, plane + 1, n - 1) == 0);
+}
+
+/* Put the content down as it is: transform 0, one stored stream. */
+static void z4_store_chunk(z4_chunk_job *job, const uint8_t *src, uint8_t *out, size_t gap)
+{
+    memcpy(out + gap, src, job->content_nbytes);
+    job->layout = Z4_LAYOUT_BYTES1;
+    job->n_streams = 1;
+    job->stream_codec[0] = Z4_CODEC_STORE;
+    job->stream_offset[0] = job->encoded_offset + gap;
+    job->stream_nbytes[0] = (uint32_t)job->content_nbytes;
+    job->tail_offset = job->stream_offset[0] + job->content_nbytes;
+    job->encoded_nbytes = gap + job->content_nbytes;
+}
+
+/* Append one coded plane at out[at]; -> bytes, or a negative status. Falls back to storing it. */
+static ptrdiff_t z4_encode_plane(const z4_kernels *k, const uint8_t *plane, size_t n, uint8_t *out, size_t capacity,
+                                 uint8_t *codec, z4_encode_scratch *scratch)
+{
+    if (z4_is_constant(plane, n)) {
+        *codec = Z4_CODEC_CONSTANT;
+        out[0] = plane[0];
+        return 1;
+    }
+    *codec = Z4_CODEC_ZSTD;
+    const ptrdiff_t m = z4_lit_encode(k->literals, plane, n, out, capacity, &scratch->zstd);
+    if (m >= 0 && (size_t)m < n)
+        return m;
+    if (m < 0 && m != Z4_CAPACITY)
+        return m;
+    *codec = Z4_CODEC_STORE;
+    memcpy(out, plane, n);
+    return (ptrdiff_t)n;
+}
+
+/* Encode one job's content to out (= the encoded buffer at job->encoded_offset).
+ *
+ * gap and gap_stream: bytes to leave for the chunk header, fixed and for each stream. capacity: at least
+ * z4_encode_bound(). planes: z4_encode_planes_nbytes() of scratch. Fills the job's layout, streams, offsets (in the
+ * encoded buffer), checksum, encoded_nbytes, status. Reads the content once, apart from a sampled probe. */
+static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const uint8_t *content, uint8_t *out,
+                            size_t capacity, size_t gap, size_t gap_stream, z4_encode_scratch *scratch,
+                            uint8_t *planes)
+{
+    const uint8_t *src = content + job->content_offset;
+    const size_t total = job->content_nbytes;
+    size_t width = z4_layout_width(job->layout);
+    job->status = Z4_OK;
+    if (total < width) {
+        job->layout = Z4_LAYOUT_BYTES1;
+        job->swap = 0;
+        width = 1;
+    }
+    const size_t n = total / width, tail = total % width;
+    const size_t seen = z4_probe(k, job, src, n, scratch);
+
+    uint8_t *dst[Z4_MAX_PLANES];
+    uint8_t coded[Z4_MAX_PLANES];
+    size_t at = gap + width * gap_stream; /* where the next stream begins */
+    int direct = 1, any = 0;
+    for (size_t p = width; p-- > 0;) {
+        coded[p] = (uint8_t)z4_worth_coding(scratch->counts[p], seen);
+        any |= coded[p];
+        direct &= !coded[p];
+        if (direct) {
+            dst[p] = out + at;
+            at += n;
+        } else {
+            dst[p] = planes + p * z4_align64(n + 64);
+        }
+    }
+
+    z4_xxh3_state hash;
+    z4_xxh3_begin(&hash, job->seed);
+    if (!any) {
+        job->checksum = z4_xxh3_64_end(k->xxh3, &hash, src, total);
+        z4_store_chunk(job, src, out, gap + gap_stream);
+        return;
+    }
+    if (width == 1) {
+        dst[0] = (uint8_t *)(uintptr_t)src; /* nothing to split: coded from where it lies */
+    } else {
+        for (size_t i = 0; i < n; i += Z4_SPLIT_TILE) {
+            const size_t m = n - i < Z4_SPLIT_TILE ? n - i : Z4_SPLIT_TILE;
+            const uint8_t *tile = src + i * width;
+            uint8_t *to[Z4_MAX_PLANES];
+            for (size_t p = 0; p < width; p++)
+                to[p] = dst[p] + i;
+            if (job->swap) {
+                z4_swap_elements(k, job->layout, tile, m, scratch->swapped);
+                tile = scratch->swapped;
+            }
+            k->planes->split[job->layout](tile, m, to);
+            z4_xxh3_advance(k->xxh3, &hash, src, (i + m) * width);
+        }
+    }
+    job->checksum = z4_xxh3_64_end(k->xxh3, &hash, src, total);
+
+    job->n_streams = (uint8_t)width;
+    at = gap + width * gap_stream;
+    for (size_t p = width; p-- > 0;) {
+        ptrdiff_t m = (ptrdiff_t)n;
+        job->stream_offset[p] = job->encoded_offset + at;
+        job->stream_codec[p] = Z4_CODEC_STORE;
+        if (coded[p]) {
+            m = z4_encode_plane(k, dst[p], n, out + at, capacity - at, &job->stream_codec[p], scratch);
+            if (m < 0) {
+                job->status = (int8_t)m;
+                return;
+            }
+        } else if (dst[p] != out + at) {
+            memcpy(out + at, dst[p], n);
+        }
+        job->stream_nbytes[p] = (uint32_t)m;
+        at += (size_t)m;
+    }
+    job->tail_offset = job->encoded_offset + at;
+    memcpy(out + at, src + total - tail, tail);
+    at += tail;
+    job->encoded_nbytes = at;
+    if (at >= gap + gap_stream + total)
+        z4_store_chunk(job, src, out, gap + gap_stream);
+}
+
+#endif

@@ -1,0 +1,354 @@
+# cython: language_level=3, freethreading_compatible=True
+"""Runs of chunks, fused and threaded: content to streams and back.
+
+The frame layer describes each chunk by one row of `JOB`; the kernels fill in or follow it. The format around the
+streams (headers, tables) is not known here.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_FillInfo
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
+from cython.parallel cimport prange
+from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+
+from z4ai._fast._dispatch cimport current_isa
+from z4ai._fast import _dispatch
+
+import numpy as np
+
+cdef extern from "z4_huge.h" nogil:
+    void z4_advise_huge(void *p, size_t nbytes) noexcept
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject **obj, Py_ssize_t nbytes) except -1
+    void Py_INCREF(PyObject *obj)
+
+cdef extern from "z4_chunk_run.h" nogil:
+    ctypedef struct z4_kernels:
+        pass
+    z4_kernels z4_kernels_pick(int isa) noexcept
+
+    ctypedef struct z4_chunk_job:
+        uint64_t content_offset
+        uint64_t content_nbytes
+        uint64_t encoded_offset
+        uint64_t encoded_nbytes
+        uint8_t layout
+        uint8_t n_streams
+        int8_t status
+
+    ctypedef struct z4_decode_scratch:
+        pass
+    ctypedef struct z4_decode_run:
+        z4_kernels kernels
+        z4_chunk_job *jobs
+        size_t last
+        const uint8_t *encoded
+        size_t encoded_nbytes
+        uint8_t *content
+        size_t content_nbytes
+        size_t next
+    void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch) noexcept
+
+    ctypedef struct z4_encode_scratch:
+        pass
+    ctypedef struct z4_encode_run:
+        z4_kernels kernels
+        z4_chunk_job *jobs
+        size_t last
+        const uint8_t *content
+        uint8_t *out
+        size_t capacity
+        size_t gap
+        size_t gap_stream
+        size_t next
+        size_t placed
+        size_t end
+    void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uint8_t *planes,
+                          uint8_t *slot, size_t slot_nbytes) noexcept
+    size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t gap, size_t gap_stream) noexcept
+    size_t z4_encode_planes_nbytes(uint64_t content_nbytes, size_t width) noexcept
+    size_t z4_layout_width(int layout) noexcept
+    size_t z4_align64(size_t n) noexcept
+    enum:
+        Z4_LAYOUT_COUNT
+        Z4_MAX_CHUNK
+
+cdef extern from "z4_status.h" nogil:
+    enum:
+        Z4_OK
+        Z4_CAPACITY
+
+# Mirrors z4_chunk_job of z4_chunk.h, in its order.
+JOB = np.dtype(
+    [
+        ("content_offset", "<u8"),
+        ("content_nbytes", "<u8"),
+        ("seed", "<u8"),
+        ("checksum", "<u8"),
+        ("encoded_offset", "<u8"),
+        ("encoded_nbytes", "<u8"),
+        ("stream_offset", "<u8", 8),
+        ("tail_offset", "<u8"),
+        ("stream_nbytes", "<u4", 8),
+        ("stream_codec", "u1", 8),
+        ("layout", "u1"),
+        ("swap", "u1"),
+        ("n_streams", "u1"),
+        ("status", "i1"),
+        ("stream", "u1"),
+        ("reserved", "u1", 3),
+    ]
+)
+if JOB.itemsize != sizeof(z4_chunk_job):
+    raise ImportError("the chunk job of chunks.pyx and z4_chunk.h differ")
+
+# Content handed to the workers between two looks at pending signals (Ctrl-C).
+DEF_RUN_NBYTES = 128 << 20
+cdef uint64_t RUN_NBYTES = DEF_RUN_NBYTES
+
+
+cdef int _isa(object isa) except -1:
+    return current_isa() if isa is None else _dispatch.isa_code(isa)
+
+
+cdef z4_chunk_job *_jobs(uint8_t[::1] raw, size_t *n) except? NULL:
+    n[0] = <size_t> raw.shape[0] // sizeof(z4_chunk_job)
+    if n[0] * sizeof(z4_chunk_job) != <size_t> raw.shape[0]:
+        raise ValueError("jobs must hold whole rows of JOB")
+    return <z4_chunk_job *> &raw[0] if n[0] else NULL
+
+
+cdef size_t _run_end(const z4_chunk_job *jobs, size_t first, size_t n) noexcept nogil:
+    """The job at which a run that begins with `first` stops to look for signals."""
+    cdef uint64_t total = 0
+    while first < n and total < RUN_NBYTES:
+        total += jobs[first].content_nbytes
+        first += 1
+    return first
+
+
+def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, int threads, isa=None):
+    """Decode the streams that `jobs` describe into `content`; each job gets its status.
+
+    Parameters
+    ----------
+    encoded, content : buffer
+        Where streams lie and where the content goes. They do not overlap.
+    jobs : buffer of JOB rows, writable
+        Their ranges of `content` are disjoint.
+    threads : int
+        Workers, from `_threads.effective`.
+    isa : str, optional
+        Run the kernels of one instruction set: a door for tests.
+
+    Returns
+    -------
+    bool
+        Whether every job has status 0.
+    """
+    cdef size_t n, first = 0, last, i
+    cdef z4_chunk_job *rows = _jobs(jobs, &n)
+    cdef z4_decode_run run
+    cdef int t
+    cdef size_t stride = z4_align64(sizeof(z4_decode_scratch))
+    cdef uint8_t *scratch
+    cdef bint ok = True
+    if n == 0:
+        return True
+    if threads < 1:
+        raise ValueError("threads must be positive")
+    run.kernels = z4_kernels_pick(_isa(isa))
+    run.jobs = rows
+    run.encoded = &encoded[0] if encoded.shape[0] else NULL
+    run.encoded_nbytes = <size_t> encoded.shape[0]
+    run.content = &content[0] if content.shape[0] else NULL
+    run.content_nbytes = <size_t> content.shape[0]
+    scratch = <uint8_t *> PyMem_RawMalloc(stride * <size_t> threads)
+    if scratch == NULL:
+        raise MemoryError("no memory for the scratch of the decoder")
+    try:
+        while first < n:
+            with nogil:
+                last = _run_end(rows, first, n)
+                run.next = first
+                run.last = last
+                if threads == 1:
+                    z4_decode_worker(&run, <z4_decode_scratch *> scratch)
+                else:
+                    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                        z4_decode_worker(&run, <z4_decode_scratch *> (scratch + <size_t> t * stride))
+                for i in range(first, last):
+                    if rows[i].status != Z4_OK:
+                        ok = False
+            first = last
+            PyErr_CheckSignals()
+    finally:
+        PyMem_RawFree(scratch)
+    return ok
+
+
+def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[::1] jobs,
+           size_t gap, size_t gap_stream, int threads, isa=None):
+    """Encode the chunks that `jobs` describe, one behind the other, to `out` from `offset` on.
+
+    Parameters
+    ----------
+    content, out : buffer
+        Source and destination; they do not overlap.
+    jobs : buffer of JOB rows, writable
+        Gets layout, streams, offsets in `out`, sizes and checksums.
+    gap, gap_stream : int
+        Bytes to leave in front of each chunk for its header: fixed, and for each stream.
+    threads : int
+        Workers, from `_threads.effective`.
+    isa : str, optional
+        Run the kernels of one instruction set: a door for tests.
+
+    Returns
+    -------
+    int
+        Where the last chunk ends in `out`.
+
+    Raises
+    ------
+    ValueError
+        If a job does not fit its buffers: `out` must offer `encode_bound`.
+    """
+    cdef size_t n, first = 0, last, i, width, slot_nbytes = 0, planes_nbytes = 0, stride
+    cdef z4_chunk_job *rows = _jobs(jobs, &n)
+    cdef z4_encode_run run
+    cdef int t
+    cdef uint8_t *scratch
+    cdef uint8_t *mine
+    cdef size_t total = <size_t> content.shape[0]
+    if offset > <size_t> out.shape[0]:
+        raise ValueError("offset lies behind the end of out")
+    if threads < 1:
+        raise ValueError("threads must be positive")
+    if n == 0:
+        return offset
+    for i in range(n):
+        if (rows[i].layout >= Z4_LAYOUT_COUNT or rows[i].content_nbytes == 0
+                or rows[i].content_nbytes > Z4_MAX_CHUNK or rows[i].content_offset > total
+                or rows[i].content_nbytes > total - rows[i].content_offset):
+            raise ValueError("a job does not lie in the content")
+        width = z4_layout_width(rows[i].layout)
+        slot_nbytes = max(slot_nbytes, z4_encode_bound(rows[i].content_nbytes, width, gap, gap_stream))
+        planes_nbytes = max(planes_nbytes, z4_encode_planes_nbytes(rows[i].content_nbytes, width))
+    run.kernels = z4_kernels_pick(_isa(isa))
+    run.jobs = rows
+    run.content = &content[0]
+    run.out = &out[0] if out.shape[0] else NULL
+    run.capacity = <size_t> out.shape[0]
+    run.gap = gap
+    run.gap_stream = gap_stream
+    run.end = offset
+    slot_nbytes = z4_align64(slot_nbytes) if threads > 1 else 0
+    planes_nbytes = z4_align64(planes_nbytes)
+    stride = z4_align64(sizeof(z4_encode_scratch)) + planes_nbytes + slot_nbytes
+    scratch = <uint8_t *> PyMem_RawMalloc(stride * <size_t> threads)
+    if scratch == NULL:
+        raise MemoryError("no memory for the scratch of the encoder")
+    try:
+        while first < n:
+            with nogil:
+                last = _run_end(rows, first, n)
+                run.next = first
+                run.placed = first
+                run.last = last
+                if threads == 1:
+                    mine = scratch + z4_align64(sizeof(z4_encode_scratch))
+                    z4_encode_worker(&run, <z4_encode_scratch *> scratch, mine, NULL, 0)
+                else:
+                    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                        z4_encode_worker(
+                            &run,
+                            <z4_encode_scratch *> (scratch + <size_t> t * stride),
+                            scratch + <size_t> t * stride + z4_align64(sizeof(z4_encode_scratch)),
+                            scratch + <size_t> t * stride + z4_align64(sizeof(z4_encode_scratch)) + planes_nbytes,
+                            slot_nbytes,
+                        )
+            for i in range(first, last):
+                if rows[i].status != Z4_OK:
+                    raise ValueError(f"chunk {i} does not fit: out is too small")
+            first = last
+            PyErr_CheckSignals()
+    finally:
+        PyMem_RawFree(scratch)
+    return run.end
+
+
+def encode_bound(uint64_t content_nbytes, int layout, size_t gap, size_t gap_stream):
+    """Bytes that `out` of `encode` must still offer when a chunk of this size comes up."""
+    if not 0 <= layout < Z4_LAYOUT_COUNT or content_nbytes > Z4_MAX_CHUNK:
+        raise ValueError("unknown layout, or chunk too large")
+    return z4_encode_bound(content_nbytes, z4_layout_width(layout), gap, gap_stream)
+
+
+cdef class BytesBuilder:
+    """A bytes object while it is being filled: no zeroing, no second copy.
+
+    Parameters
+    ----------
+    nbytes : int
+        Capacity. Large ones ask the system for huge pages.
+
+    Examples
+    --------
+    >>> from z4ai._fast.chunks import BytesBuilder
+    >>> b = BytesBuilder(8)
+    >>> with memoryview(b) as v:
+    ...     v[:3] = b"abc"
+    >>> b.finish(3)
+    b'abc'
+    """
+
+    cdef PyObject *obj
+    cdef Py_ssize_t nbytes
+    cdef Py_ssize_t views
+
+    def __cinit__(self, Py_ssize_t nbytes):
+        cdef object fresh
+        if nbytes < 0:
+            raise ValueError("nbytes must not be negative")
+        # One byte at least: the empty bytes object is shared and must not be resized.
+        fresh = PyBytes_FromStringAndSize(NULL, max(nbytes, 1))
+        self.obj = <PyObject *> fresh
+        Py_INCREF(self.obj)
+        self.nbytes = nbytes
+        self.views = 0
+        z4_advise_huge(PyBytes_AS_STRING(fresh), <size_t> nbytes)
+
+    def __dealloc__(self):
+        if self.obj != NULL:
+            _drop(self.obj)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if self.obj == NULL:
+            raise BufferError("the bytes are already finished")
+        PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(<object> self.obj), self.nbytes, 0, flags)
+        self.views += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.views -= 1
+
+    def finish(self, Py_ssize_t nbytes):
+        """Return the first `nbytes` bytes; the builder is empty afterwards."""
+        cdef PyObject *obj = self.obj
+        cdef object result
+        if obj == NULL:
+            raise ValueError("the bytes are already finished")
+        if self.views:
+            raise BufferError("a view of the bytes is still open")
+        if not 0 <= nbytes <= self.nbytes:
+            raise ValueError("nbytes is not within the capacity")
+        if nbytes == 0:
+            return b""
+        self.obj = NULL
+        _PyBytes_Resize(&obj, nbytes)
+        result = <object> obj
+        _drop(obj)
+        return result
