@@ -62,7 +62,7 @@ demo: $(DEMO_VENV)/.demo
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(if $(CYTHON),$(BIN)/cython-lint $(CYTHON))
+	PATH="$(BIN):$$PATH" cython-lint $(CYTHON)
 	$(BIN)/codespell
 	for header in $(HEADERS); do \
 	    $(or $(CC),cc) -std=c11 -O1 -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable \
