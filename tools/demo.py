@@ -124,8 +124,9 @@ def child(arguments: list[str]) -> dict[str, Any]:
                 "count": len(reader.names()),
             }
 
-    work = {"compress": compress, "decompress": decompress, "read": read}[arguments[0]]
-    return measured(lambda: work(*arguments[1:]))
+    kinds: dict[str, Callable[..., dict[str, Any]]]
+    kinds = {"compress": compress, "decompress": decompress, "read": read}
+    return measured(lambda: kinds[arguments[0]](*arguments[1:]))
 
 
 def spawn(*arguments: str | Path) -> dict[str, Any]:
@@ -153,8 +154,8 @@ def run(model: Path, folder: Path) -> bool:
     size = model.stat().st_size
     original = sha256(model)
     console.print(f"{model.name}: {size / 2**20:.1f} MiB, sha256 {original[:16]}…")
-    table = Table(title="file to file", box=box.SIMPLE_HEAD)
-    table.add_column("effort")
+    table = Table(title="file to file", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("effort", no_wrap=True)
     for head in HEADS:
         table.add_column(head, justify="right", no_wrap=True)
     right = True
@@ -163,7 +164,7 @@ def run(model: Path, folder: Path) -> bool:
         restored = folder / f"{effort}.safetensors"
         there = spawn("compress", model, packed, effort)
         back = spawn("decompress", packed, restored)
-        same = (
+        same: bool = (
             there["original_bytes"] == size
             and there["compressed_bytes"] == packed.stat().st_size
             and sha256(restored) == original
