@@ -1,0 +1,581 @@
+"""The frame ``Z4AI``: docs/format/frame.md in plain Python, in its order and with its names.
+
+Every rule of the page is one ``if`` here. The whole frame and the whole content are held in memory,
+and nothing is done twice to be fast.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = bytes | bytearray | memoryview
+
+# --- docs/format/ids.md ---------------------------------------------------------------------------
+
+MAGIC = b"Z4AI"
+END_MAGIC = b"IA4Z"
+VERSION = 16
+
+#: code -> (name, width, bytes of an element in an array or None where arrays do not have it).
+DTYPES: dict[int, tuple[str, int, int | None]] = {
+    0: ("opaque", 1, None),
+    1: ("bool", 1, 1),
+    2: ("int8", 1, 1),
+    3: ("uint8", 1, 1),
+    4: ("int16", 2, 2),
+    5: ("uint16", 2, 2),
+    6: ("int32", 4, 4),
+    7: ("uint32", 4, 4),
+    8: ("int64", 8, 8),
+    9: ("uint64", 8, 8),
+    16: ("fp16", 2, 2),
+    17: ("bf16", 2, 2),
+    18: ("fp32", 4, 4),
+    19: ("fp64", 8, 8),
+    20: ("complex64", 4, 8),
+    21: ("complex128", 8, 16),
+    32: ("fp8_e4m3", 1, 1),
+    33: ("fp8_e5m2", 1, 1),
+    34: ("fp8_e4m3fnuz", 1, 1),
+    35: ("fp8_e5m2fnuz", 1, 1),
+    36: ("fp8_e8m0", 1, 1),
+    37: ("fp8_e4m3b11fnuz", 1, 1),
+    38: ("fp8_e3m4", 1, 1),
+    39: ("fp8_e4m3_ieee", 1, 1),
+    48: ("fp4", 1, None),
+    49: ("fp4_unpacked", 1, 1),
+    50: ("fp6_e2m3_unpacked", 1, 1),
+    51: ("fp6_e3m2_unpacked", 1, 1),
+    52: ("int4_unpacked", 1, 1),
+    53: ("uint4_unpacked", 1, 1),
+    54: ("int2_unpacked", 1, 1),
+    55: ("uint2_unpacked", 1, 1),
+}
+
+#: id -> (name, width of an element); a transform has as many planes as its elements have bytes.
+TRANSFORMS: dict[int, tuple[str, int]] = {
+    0: ("bytes1", 1),
+    1: ("bytes2", 2),
+    2: ("bytes4", 4),
+    3: ("bytes8", 8),
+    4: ("float2", 2),
+    5: ("float4", 4),
+    6: ("float8", 8),
+}
+
+STORE, CONSTANT, ZSTD = 0, 1, 2
+CODECS = {STORE: "store", CONSTANT: "constant", ZSTD: "zstd"}
+
+#: Table records that this reader understands: none is defined yet.
+TABLE_KINDS: frozenset[int] = frozenset()
+FIRST_SKIPPABLE_KIND = 32768
+
+#: Names of NumPy and ml_dtypes for the dtype codes, where the two differ from ours.
+_NUMPY_NAMES = {
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+}
+_ML_DTYPES_NAMES = {
+    "bf16": "bfloat16",
+    "fp8_e4m3": "float8_e4m3fn",
+    "fp8_e5m2": "float8_e5m2",
+    "fp8_e4m3fnuz": "float8_e4m3fnuz",
+    "fp8_e5m2fnuz": "float8_e5m2fnuz",
+    "fp8_e8m0": "float8_e8m0fnu",
+    "fp8_e4m3b11fnuz": "float8_e4m3b11fnuz",
+    "fp8_e3m4": "float8_e3m4",
+    "fp8_e4m3_ieee": "float8_e4m3",
+    "fp4_unpacked": "float4_e2m1fn",
+    "fp6_e2m3_unpacked": "float6_e2m3fn",
+    "fp6_e3m2_unpacked": "float6_e3m2fn",
+    "int4_unpacked": "int4",
+    "uint4_unpacked": "uint4",
+    "int2_unpacked": "int2",
+    "uint2_unpacked": "uint2",
+}
+
+# --- docs/format/limits.md ------------------------------------------------------------------------
+
+MAX_CHUNK_NBYTES = 1 << 26
+MAX_NDIM = 64
+MIN_CHUNK_ENCODED_NBYTES = 26
+MAX_CHUNK_GROWTH = 1 << 16
+MAX_ZSTD_WINDOW = 1 << 27
+ZSTD_MAGIC = bytes.fromhex("28b52ffd")
+
+# --- What a frame says ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of a frame header, in the order of the page."""
+
+    array: bool
+    fortran: bool
+    big_endian: bool
+    streamed: bool
+    dtype: int
+    content_nbytes: int | None  #: None if streamed
+    chunk_nbytes: int
+    shape: tuple[int, ...]
+    tables: tuple[tuple[int, bytes], ...]  #: (kind, bytes) of each record, skipped ones too
+    checksum: int
+    nbytes: int  #: size of the header, its checksum included
+
+    @property
+    def dtype_name(self) -> str:
+        """The name of the dtype code."""
+        return DTYPES[self.dtype][0]
+
+    @property
+    def width(self) -> int:
+        """Bytes of one element as the transforms see it."""
+        return DTYPES[self.dtype][1]
+
+    @property
+    def order(self) -> str:
+        """``"F"`` for column-major content, ``"C"`` for row-major."""
+        return "F" if self.fortran else "C"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One encoded plane."""
+
+    codec: int
+    encoded: bytes
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The fields of one chunk; ``streams[p]`` is stream ``p``, in whatever order they lie."""
+
+    encoded_nbytes: int
+    content_nbytes: int
+    checksum: int
+    transform: int
+    streams: tuple[Stream, ...]
+    tail: bytes
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A whole frame, decoded and checked."""
+
+    header: Header
+    chunks: tuple[Chunk, ...]
+    content: bytes
+    encoded_nbytes: int
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return the array of an ``array`` frame, writable, in its own byte and memory order."""
+        return _as_array(self.header, self.content)
+
+
+def decode_frame(frame: Bytes, *, alone: bool = True) -> Frame:
+    """Decode the frame at the start of ``frame`` and check every rule of the page.
+
+    Parameters
+    ----------
+    frame
+        The bytes of the frame.
+    alone
+        Refuse bytes behind the frame.
+
+    Returns
+    -------
+    Frame
+        Header facts, chunks and content.
+
+    Raises
+    ------
+    ValueError
+        If a rule of the format is broken.
+    """
+    data = bytes(frame)
+    header = parse_header(data)
+    chunks, end = _parse_chunks(data, header)
+    if header.streamed or len(chunks) > 1:
+        end = _parse_trailer(data, end, header, chunks)
+    if alone and end != len(data):
+        raise ValueError(f"{len(data) - end} trailing bytes behind the frame")
+    pieces = []
+    offset = 0
+    for chunk in chunks:
+        pieces.append(decode_chunk(chunk, header, offset))
+        offset += chunk.content_nbytes
+    return Frame(header, tuple(chunks), b"".join(pieces), end)
+
+
+def decode_array(frame: Bytes) -> npt.NDArray[Any]:
+    """Decode a frame that holds an array.
+
+    Raises
+    ------
+    ValueError
+        If a rule of the format is broken, or the frame holds no array.
+    """
+    return decode_frame(frame).array()
+
+
+# --- Header ---------------------------------------------------------------------------------------
+
+
+def parse_header(frame: Bytes) -> Header:
+    """Parse and check the header of a frame, in the order that the page demands."""
+    data = bytes(frame)
+    # 1. magic
+    if _take(data, 0, 4, "magic") != MAGIC:
+        raise ValueError(f"magic is {data[:4]!r}, expected {MAGIC!r}")
+    # 2. version
+    check_version(_take(data, 4, 1, "version")[0])
+    # 3. that the header is complete
+    flags, dtype, ndim, content_nbytes, chunk_nbytes, tables_nbytes = struct.unpack(
+        "<BBBQII", _take(data, 5, 19, "header")
+    )
+    pos = 24
+    shape = []
+    for _ in range(ndim):
+        dim, pos = read_varint(data, pos)
+        shape.append(dim)
+    tables = _take(data, pos, tables_nbytes, "tables")
+    pos += tables_nbytes
+    (checksum,) = struct.unpack("<Q", _take(data, pos, 8, "header checksum"))
+    # 4. its checksum
+    if checksum != xxh3_64(data[:pos], 0):
+        raise ValueError("header checksum does not match")
+    # 5. the fields
+    if flags & 0xF0:
+        raise ValueError(f"reserved flags {flags & 0xF0:#04x} are set")
+    array, fortran, big_endian, streamed = (bool(flags >> bit & 1) for bit in range(4))
+    if fortran and not array:
+        raise ValueError("flag fortran without array")
+    if array and streamed:
+        raise ValueError("flags array and streamed exclude each other")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype code {dtype} is unknown")
+    name, width, array_nbytes = DTYPES[dtype]
+    if big_endian and width == 1:
+        raise ValueError(f"flag big_endian with {name}, whose width is 1")
+    if ndim > MAX_NDIM:
+        raise ValueError(f"{ndim} dimensions, at most {MAX_NDIM}")
+    if ndim and not array:
+        raise ValueError(f"{ndim} dimensions without flag array")
+    if streamed:
+        if content_nbytes != 2**64 - 1:
+            raise ValueError(f"content_nbytes is {content_nbytes} in a streamed frame")
+    elif content_nbytes >= 2**63:
+        raise ValueError(f"content_nbytes is {content_nbytes}, not below 2**63")
+    if not 1 <= chunk_nbytes <= MAX_CHUNK_NBYTES or chunk_nbytes % 16:
+        raise ValueError(f"chunk_nbytes is {chunk_nbytes}")
+    if array:
+        if array_nbytes is None:
+            raise ValueError(f"an array of {name}")
+        elements = 1
+        for dim in shape:
+            elements *= dim
+        if elements * array_nbytes != content_nbytes:
+            raise ValueError(f"shape {shape} of {name} does not have {content_nbytes} bytes")
+    return Header(
+        array=array,
+        fortran=fortran,
+        big_endian=big_endian,
+        streamed=streamed,
+        dtype=dtype,
+        content_nbytes=None if streamed else content_nbytes,
+        chunk_nbytes=chunk_nbytes,
+        shape=tuple(shape),
+        tables=tuple(_parse_tables(tables)),
+        checksum=checksum,
+        nbytes=pos + 8,
+    )
+
+
+def check_version(version: int) -> None:
+    """Refuse a format version that is not 16."""
+    if 1 <= version <= 3:
+        raise ValueError(
+            f"format version {version} belongs to an unrelated earlier package of the same name"
+        )
+    if version != VERSION:
+        raise ValueError(f"format version {version} is unknown")
+
+
+def read_varint(data: bytes, pos: int) -> tuple[int, int]:
+    """Read an unsigned LEB128 number at ``pos``; return it and the position behind it."""
+    value = 0
+    for i in range(10):
+        byte = _take(data, pos + i, 1, "varint")[0]
+        value |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            if i and byte == 0:
+                raise ValueError("varint is not the shortest form of its value")
+            if value >= 2**64:
+                raise ValueError("varint does not fit in 64 bits")
+            return value, pos + i + 1
+    raise ValueError("varint does not fit in 64 bits")
+
+
+def _parse_tables(tables: bytes) -> Iterator[tuple[int, bytes]]:
+    pos = 0
+    while pos < len(tables):
+        kind, reserved, nbytes = struct.unpack("<HHI", _take(tables, pos, 8, "table record"))
+        if reserved:
+            raise ValueError(f"reserved field of a table record is {reserved}")
+        if kind not in TABLE_KINDS and kind < FIRST_SKIPPABLE_KIND:
+            raise ValueError(f"table record of unknown kind {kind}")
+        yield kind, _take(tables, pos + 8, nbytes, "table record")
+        pos += 8 + nbytes
+
+
+# --- Chunks ---------------------------------------------------------------------------------------
+
+
+def _parse_chunks(data: bytes, header: Header) -> tuple[list[Chunk], int]:
+    """Parse all chunks; return them and the position behind the last."""
+    pos = header.nbytes
+    chunks: list[Chunk] = []
+    if header.content_nbytes is None:
+        while _take(data, pos, 4, "chunk") != bytes(4):
+            if chunks and chunks[-1].content_nbytes != header.chunk_nbytes:
+                raise ValueError(f"chunk {len(chunks) - 1} is short, but not the last")
+            chunk = _parse_chunk(data, pos, header)
+            if chunk.content_nbytes > header.chunk_nbytes:
+                raise ValueError(f"chunk {len(chunks)} has {chunk.content_nbytes} content bytes")
+            chunks.append(chunk)
+            pos += chunk.encoded_nbytes
+        return chunks, pos
+    n_chunks = -(-header.content_nbytes // header.chunk_nbytes)
+    if n_chunks * MIN_CHUNK_ENCODED_NBYTES > len(data) - pos:
+        raise ValueError(f"{n_chunks} chunks do not fit in {len(data) - pos} bytes")
+    for k in range(n_chunks):
+        chunk = _parse_chunk(data, pos, header)
+        start = k * header.chunk_nbytes
+        expected = min(header.chunk_nbytes, header.content_nbytes - start)
+        if chunk.content_nbytes != expected:
+            raise ValueError(
+                f"chunk {k} has {chunk.content_nbytes} content bytes, expected {expected}"
+            )
+        chunks.append(chunk)
+        pos += chunk.encoded_nbytes
+    return chunks, pos
+
+
+def _parse_chunk(data: bytes, pos: int, header: Header) -> Chunk:
+    encoded_nbytes, content_nbytes, checksum, transform, n_streams, params_nbytes = struct.unpack(
+        "<IIQBBH", _take(data, pos, 20, "chunk header")
+    )
+    chunk = _take(data, pos, encoded_nbytes, "chunk")
+    if content_nbytes < 1:
+        raise ValueError("a chunk without content")
+    if encoded_nbytes > content_nbytes + MAX_CHUNK_GROWTH:
+        raise ValueError(f"{encoded_nbytes} bytes for {content_nbytes} content bytes")
+    if transform not in TRANSFORMS:
+        raise ValueError(f"transform {transform} is unknown")
+    name, width = TRANSFORMS[transform]
+    if width not in (1, header.width):
+        raise ValueError(f"transform {name} with {header.dtype_name} of width {header.width}")
+    if n_streams != width:
+        raise ValueError(f"{n_streams} streams, but {name} has {width} planes")
+    if params_nbytes:
+        raise ValueError(f"{params_nbytes} bytes of parameters, but {name} has none")
+    if content_nbytes < width:
+        raise ValueError(f"a chunk of {name} without a whole element")
+
+    here = 20
+    table = []
+    for _ in range(n_streams):
+        codec, nbytes = struct.unpack("<BI", _take(chunk, here, 5, "streams"))
+        if codec not in CODECS:
+            raise ValueError(f"codec {codec} is unknown")
+        table.append((codec, nbytes))
+        here += 5
+    streams: dict[int, Stream] = {}
+    for number in reversed(range(n_streams)):
+        codec, nbytes = table[number]
+        streams[number] = Stream(codec, _take(chunk, here, nbytes, f"stream {number}"))
+        here += nbytes
+    tail = chunk[here:]
+    if len(tail) != content_nbytes % width:
+        raise ValueError("the sizes of a chunk do not add up to encoded_nbytes")
+    return Chunk(
+        encoded_nbytes=encoded_nbytes,
+        content_nbytes=content_nbytes,
+        checksum=checksum,
+        transform=transform,
+        streams=tuple(streams[number] for number in range(n_streams)),
+        tail=tail,
+    )
+
+
+def decode_chunk(chunk: Chunk, header: Header, offset: int) -> bytes:
+    """Restore the content bytes of one chunk that begins at ``offset`` in the content."""
+    name, width = TRANSFORMS[chunk.transform]
+    n = chunk.content_nbytes // width
+    decoded = [decode_stream(stream, n) for stream in chunk.streams]
+    elements = _interleave(decoded, name)
+    if header.big_endian:
+        # The transform's elements: in a chunk of width 1 there is nothing to reverse.
+        elements = np.frombuffer(elements, np.uint8).reshape(n, width)[:, ::-1].tobytes()
+    content = elements + chunk.tail
+    if xxh3_64(content, offset) != chunk.checksum:
+        raise ValueError(f"checksum of the chunk at content offset {offset} does not match")
+    return content
+
+
+def xxh3_64(data: bytes, seed: int = 0) -> int:
+    """Return the 64-bit XXH3 hash of ``data``."""
+    import xxhash
+
+    return int(xxhash.xxh3_64_intdigest(data, seed))
+
+
+def _interleave(planes: list[bytes], name: str) -> bytes:
+    """Put the elements of a transform together from their planes."""
+    k: list[npt.NDArray[Any]] = [np.frombuffer(plane, np.uint8) for plane in planes]
+    if name.startswith("float"):
+        # The top 16 bits of an element are s eeeeeeee mmmmmmm: planes 0 and 1 are e and s m.
+        k[:2] = [(k[1] & 0x80) | (k[0] >> 1), (k[0] << 7) | (k[1] & 0x7F)]
+    return np.stack(k[::-1], axis=1).tobytes()
+
+
+# --- Codecs: docs/format/codecs/ ------------------------------------------------------------------
+
+
+def decode_stream(stream: Stream, n: int) -> bytes:
+    """Decode the ``n`` bytes of one plane."""
+    if stream.codec == STORE:
+        if len(stream.encoded) != n:
+            raise ValueError(f"a stored stream of {len(stream.encoded)} bytes, expected {n}")
+        return stream.encoded
+    if stream.codec == CONSTANT:
+        if len(stream.encoded) != 1:
+            raise ValueError(f"a constant stream of {len(stream.encoded)} bytes, expected 1")
+        return stream.encoded * n
+    plane = _decode_zstd(stream.encoded, n)
+    if len(plane) != n:
+        raise ValueError(f"a stream decodes to {len(plane)} bytes, expected {n}")
+    return plane
+
+
+def _decode_zstd(encoded: bytes, n: int) -> bytes:
+    """Decode one Zstandard frame: check the rules of codecs/zstd.md, then ask the library."""
+    import zstandard
+
+    try:
+        parameters = zstandard.get_frame_parameters(encoded)
+        if encoded[:4] != ZSTD_MAGIC:
+            raise ValueError("a stream is not a Zstandard frame")
+        if parameters.content_size != n:
+            raise ValueError(f"a Zstandard frame declares another size than {n}")
+        if parameters.window_size > MAX_ZSTD_WINDOW:
+            raise ValueError(f"a Zstandard frame with a window of {parameters.window_size}")
+        if parameters.dict_id:
+            raise ValueError("a Zstandard frame with a dictionary")
+        decoder = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()
+        plane = decoder.decompress(encoded)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"a Zstandard frame does not decode: {error}") from error
+    if not decoder.eof:
+        raise ValueError("truncated: a Zstandard frame ends early")
+    if decoder.unused_data:
+        raise ValueError(f"{len(decoder.unused_data)} bytes behind a Zstandard frame")
+    return plane
+
+
+# --- Trailer --------------------------------------------------------------------------------------
+
+
+def _parse_trailer(data: bytes, pos: int, header: Header, chunks: list[Chunk]) -> int:
+    """Check the trailer at ``pos``; return the position behind it."""
+    sizes = struct.pack(f"<{len(chunks)}I", *(chunk.encoded_nbytes for chunk in chunks))
+    trailer = _take(data, pos, 32 + len(sizes), "trailer")
+    body = trailer[:-12]
+    checksum, magic = struct.unpack("<Q4s", trailer[-12:])
+    if magic != END_MAGIC:
+        raise ValueError(f"trailer ends in {magic!r}, expected {END_MAGIC!r}")
+    if checksum != xxh3_64(body, header.checksum):
+        raise ValueError("trailer checksum does not match")
+    if body[:4] != bytes(4):
+        raise ValueError("the trailer does not begin with zero")
+    if body[4 : 4 + len(sizes)] != sizes:
+        raise ValueError("sizes in the trailer differ from those of the chunks")
+    n_chunks, content_nbytes = struct.unpack("<QQ", body[-16:])
+    if n_chunks != len(chunks):
+        raise ValueError(f"the trailer counts {n_chunks} chunks, there are {len(chunks)}")
+    if content_nbytes != sum(chunk.content_nbytes for chunk in chunks):
+        raise ValueError(f"the trailer says {content_nbytes} content bytes")
+    return pos + len(trailer)
+
+
+def find_chunks(frame: Bytes) -> list[tuple[int, int]]:
+    """Find the chunks of a frame that is alone by seeking, without reading them.
+
+    Returns
+    -------
+    list of (offset, encoded_nbytes)
+        Where each chunk begins in the frame, and its size.
+    """
+    data = bytes(frame)
+    header = parse_header(data)
+    if not header.streamed and (header.content_nbytes or 0) <= header.chunk_nbytes:
+        behind = len(data) - header.nbytes
+        return [(header.nbytes, behind)] if header.content_nbytes else []
+    if len(data) < header.nbytes + 32 or data[-4:] != END_MAGIC:
+        raise ValueError("the frame does not end in a trailer")
+    (n_chunks,) = struct.unpack("<Q", data[-28:-20])
+    trailer_nbytes = 32 + 4 * n_chunks
+    if trailer_nbytes > len(data) - header.nbytes:
+        raise ValueError(f"a trailer of {n_chunks} chunks does not fit in the frame")
+    trailer = data[-trailer_nbytes:]
+    if struct.unpack("<Q", trailer[-12:-4])[0] != xxh3_64(trailer[:-12], header.checksum):
+        raise ValueError("trailer checksum does not match")
+    sizes = struct.unpack(f"<{n_chunks}I", trailer[4 : 4 + 4 * n_chunks])
+    if header.nbytes + sum(sizes) + trailer_nbytes != len(data):
+        raise ValueError("the sizes in the trailer do not add up to the frame")
+    found = []
+    pos = header.nbytes
+    for size in sizes:
+        found.append((pos, size))
+        pos += size
+    return found
+
+
+# --- Arrays ---------------------------------------------------------------------------------------
+
+
+def numpy_dtype(code: int, *, big_endian: bool = False) -> np.dtype[Any]:
+    """Return the NumPy dtype of a dtype code; ml_dtypes is imported for those NumPy lacks."""
+    name, _, array_nbytes = DTYPES[code]
+    if array_nbytes is None:
+        raise ValueError(f"{name} is not a dtype of arrays")
+    if name in _ML_DTYPES_NAMES:
+        import ml_dtypes
+
+        dtype = np.dtype(getattr(ml_dtypes, _ML_DTYPES_NAMES[name]))
+    else:
+        dtype = np.dtype(_NUMPY_NAMES.get(name, name))
+    ordered: np.dtype[Any] = dtype.newbyteorder(">" if big_endian else "<")
+    return ordered
+
+
+def _as_array(header: Header, content: bytes) -> npt.NDArray[Any]:
+    if not header.array:
+        raise ValueError("the frame holds no array")
+    dtype = numpy_dtype(header.dtype, big_endian=header.big_endian)
+    flat = np.frombuffer(bytearray(content), dtype)
+    return flat.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+def _take(data: bytes, pos: int, nbytes: int, what: str) -> bytes:
+    """Return ``nbytes`` bytes at ``pos``, or say that the file ends early."""
+    if nbytes > len(data) - pos:
+        raise ValueError(f"truncated: {what} needs {nbytes} bytes, {max(len(data) - pos, 0)} left")
+    return data[pos : pos + nbytes]
