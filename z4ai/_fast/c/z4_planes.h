@@ -300,21 +300,99 @@ static inline void z4_stream_fence(void)
 #endif
 }
 
-#define Z4_PLANES_ROW(isa_)                                                                        \
-    {z4_split_bytes1,            z4_split_bytes2_##isa_, z4_split_bytes4_##isa_,                   \
-     z4_split_bytes8_##isa_,     z4_split_float2_##isa_, z4_split_float4_##isa_,                   \
-     z4_split_float8_##isa_},                                                                      \
-    {z4_interleave_bytes1,       z4_interleave_bytes2_##isa_, z4_interleave_bytes4_##isa_,         \
-     z4_interleave_bytes8_##isa_, z4_interleave_float2_##isa_, z4_interleave_float4_##isa_,        \
-     z4_interleave_float8_##isa_}
+/* The functions of one variant, from its loops z4_splitW_isa and z4_interleaveW_isa, which return how
+ * many elements they did. The rest goes to the scalar form. Names: z4_split_float2_avx2 and so on.
+ *
+ * The streaming form makes a few KiB in a buffer that stays in the first cache and copies it out
+ * whole lines at a time, whatever the alignment of dst. */
+enum { Z4_STREAM_STAGE = 4096 };
+
+#define Z4_PLANES_LAYOUT(isa_, target_, layout_, w_, fold_)                                        \
+    target_ static void z4_split_##layout_##_##isa_(const uint8_t *src, size_t n,                  \
+                                                    uint8_t *const *planes)                        \
+    {                                                                                              \
+        uint8_t *rest[w_];                                                                         \
+        const size_t done = z4_split##w_##_##isa_(src, n, planes, fold_);                          \
+        for (int k = 0; k < w_; k++)                                                               \
+            rest[k] = planes[k] + done;                                                            \
+        z4_split_##layout_##_scalar(src + w_ * done, n - done, rest);                              \
+    }                                                                                              \
+    target_ static void z4_interleave_##layout_##_##isa_(const uint8_t *const *planes, size_t n,   \
+                                                         uint8_t *dst)                             \
+    {                                                                                              \
+        const uint8_t *rest[w_];                                                                   \
+        const size_t done = z4_interleave##w_##_##isa_(planes, n, dst, fold_);                     \
+        for (int k = 0; k < w_; k++)                                                               \
+            rest[k] = planes[k] + done;                                                            \
+        z4_interleave_##layout_##_scalar(rest, n - done, dst + w_ * done);                         \
+    }                                                                                              \
+    target_ static void z4_interleave_nt_##layout_##_##isa_(const uint8_t *const *planes,          \
+                                                            size_t n, uint8_t *dst)                \
+    {                                                                                              \
+        uint8_t stage[Z4_STREAM_STAGE];                                                            \
+        const uint8_t *rest[w_];                                                                   \
+        for (int k = 0; k < w_; k++)                                                               \
+            rest[k] = planes[k];                                                                   \
+        while (n) {                                                                                \
+            const size_t m = n < Z4_STREAM_STAGE / w_ ? n : Z4_STREAM_STAGE / w_;                  \
+            z4_interleave_##layout_##_##isa_(rest, m, stage);                                      \
+            z4_stream_copy_##isa_(dst, stage, w_ * m);                                             \
+            for (int k = 0; k < w_; k++)                                                           \
+                rest[k] += m;                                                                      \
+            dst += w_ * m;                                                                         \
+            n -= m;                                                                                \
+        }                                                                                          \
+    }
+
+#define Z4_PLANES_VARIANT(isa_, target_)                                                           \
+    Z4_PLANES_LAYOUT(isa_, target_, bytes2, 2, 0)                                                  \
+    Z4_PLANES_LAYOUT(isa_, target_, bytes4, 4, 0)                                                  \
+    Z4_PLANES_LAYOUT(isa_, target_, bytes8, 8, 0)                                                  \
+    Z4_PLANES_LAYOUT(isa_, target_, float2, 2, 1)                                                  \
+    Z4_PLANES_LAYOUT(isa_, target_, float4, 4, 1)                                                  \
+    Z4_PLANES_LAYOUT(isa_, target_, float8, 8, 1)                                                  \
+    static void z4_interleave_nt_bytes1_##isa_(const uint8_t *const *planes, size_t n,             \
+                                               uint8_t *dst)                                       \
+    {                                                                                              \
+        z4_stream_copy_##isa_(dst, planes[0], n);                                                  \
+    }
+
+#if Z4_X86
+#include "z4_planes_avx2.h"
+#include "z4_planes_avx512.h"
+#endif
+
+#define Z4_PLANES_SPLIT(isa_)                                                                      \
+    {                                                                                              \
+        z4_split_bytes1, z4_split_bytes2_##isa_, z4_split_bytes4_##isa_, z4_split_bytes8_##isa_,   \
+            z4_split_float2_##isa_, z4_split_float4_##isa_, z4_split_float8_##isa_                 \
+    }
+#define Z4_PLANES_INTERLEAVE(isa_, bytes1_, nt_)                                                   \
+    {                                                                                              \
+        bytes1_, z4_interleave##nt_##_bytes2_##isa_, z4_interleave##nt_##_bytes4_##isa_,           \
+            z4_interleave##nt_##_bytes8_##isa_, z4_interleave##nt_##_float2_##isa_,                \
+            z4_interleave##nt_##_float4_##isa_, z4_interleave##nt_##_float8_##isa_                 \
+    }
 
 static const z4_planes_impl Z4_PLANES[] = {
-    {"scalar", Z4_ISA_SCALAR, Z4_PLANES_ROW(scalar),
-     {z4_interleave_bytes1, z4_interleave_bytes2_scalar, z4_interleave_bytes4_scalar,
-      z4_interleave_bytes8_scalar, z4_interleave_float2_scalar, z4_interleave_float4_scalar,
-      z4_interleave_float8_scalar},
+    {"scalar", Z4_ISA_SCALAR, Z4_PLANES_SPLIT(scalar),
+     Z4_PLANES_INTERLEAVE(scalar, z4_interleave_bytes1, ),
+     Z4_PLANES_INTERLEAVE(scalar, z4_interleave_bytes1, ), /* no portable store past the cache */
      {z4_swap_bytes1, z4_swap_bytes2_scalar, z4_swap_bytes4_scalar, z4_swap_bytes8_scalar},
      z4_stream_copy_scalar},
+#if Z4_X86
+    {"avx2", Z4_ISA_AVX2, Z4_PLANES_SPLIT(avx2),
+     Z4_PLANES_INTERLEAVE(avx2, z4_interleave_bytes1, ),
+     Z4_PLANES_INTERLEAVE(avx2, z4_interleave_nt_bytes1_avx2, _nt),
+     {z4_swap_bytes1, z4_swap_bytes2_avx2, z4_swap_bytes4_avx2, z4_swap_bytes8_avx2},
+     z4_stream_copy_avx2},
+    {"avx512", Z4_ISA_AVX512, Z4_PLANES_SPLIT(avx512),
+     Z4_PLANES_INTERLEAVE(avx512, z4_interleave_bytes1, ),
+     Z4_PLANES_INTERLEAVE(avx512, z4_interleave_nt_bytes1_avx512, _nt),
+     /* bound by loads and stores already: the AVX2 form */
+     {z4_swap_bytes1, z4_swap_bytes2_avx2, z4_swap_bytes4_avx2, z4_swap_bytes8_avx2},
+     z4_stream_copy_avx512},
+#endif
 };
 
 enum { Z4_PLANES_VARIANTS = (int)(sizeof Z4_PLANES / sizeof Z4_PLANES[0]) };

@@ -253,8 +253,106 @@ static inline void z4_xxh3_blocks_scalar(uint64_t acc[8], const uint8_t *p, size
     }
 }
 
+/* ---- lanes: AVX2 and AVX-512 ------------------------------------------------------------------
+ * Lanes stay in registers over all blocks of a call. vpmuludq multiplies the low halves of 64-bit
+ * lanes, so the high half is brought down first; exchanging neighbours is a shuffle of dwords. */
+#if Z4_X86
+#define Z4_XXH3_AVX2 Z4_TARGET_AVX2 Z4_INLINE
+#define Z4_XXH3_AVX512 Z4_TARGET_AVX512 Z4_INLINE
+
+Z4_XXH3_AVX2 __m256i z4_xxh3_load_avx2(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+Z4_XXH3_AVX2 __m256i z4_xxh3_lane_avx2(__m256i acc, const uint8_t *p, const uint8_t *secret)
+{
+    const __m256i data = z4_xxh3_load_avx2(p);
+    const __m256i x = _mm256_xor_si256(data, z4_xxh3_load_avx2(secret));
+    const __m256i product = _mm256_mul_epu32(x, _mm256_srli_epi64(x, 32));
+    return _mm256_add_epi64(acc, _mm256_add_epi64(product, _mm256_shuffle_epi32(data, 0x4e)));
+}
+
+Z4_XXH3_AVX2 __m256i z4_xxh3_scramble_avx2(__m256i acc, const uint8_t *secret)
+{
+    const __m256i prime = _mm256_set1_epi64x((long long)Z4_P32_1);
+    const __m256i x = _mm256_xor_si256(_mm256_xor_si256(acc, _mm256_srli_epi64(acc, 47)),
+                                       z4_xxh3_load_avx2(secret));
+    const __m256i high = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), prime);
+    return _mm256_add_epi64(_mm256_mul_epu32(x, prime), _mm256_slli_epi64(high, 32));
+}
+
+Z4_TARGET_AVX2 static void z4_xxh3_stripes_avx2(uint64_t acc[8], const uint8_t *p, size_t n,
+                                                const uint8_t *secret)
+{
+    __m256i a = z4_xxh3_load_avx2((const uint8_t *)acc);
+    __m256i b = z4_xxh3_load_avx2((const uint8_t *)(acc + 4));
+    for (; n; n--, p += Z4_XXH3_STRIPE, secret += 8) {
+        a = z4_xxh3_lane_avx2(a, p, secret);
+        b = z4_xxh3_lane_avx2(b, p + 32, secret + 32);
+    }
+    _mm256_storeu_si256((__m256i *)acc, a);
+    _mm256_storeu_si256((__m256i *)(acc + 4), b);
+}
+
+Z4_TARGET_AVX2 static void z4_xxh3_blocks_avx2(uint64_t acc[8], const uint8_t *p, size_t n,
+                                               const uint8_t *secret)
+{
+    __m256i a = z4_xxh3_load_avx2((const uint8_t *)acc);
+    __m256i b = z4_xxh3_load_avx2((const uint8_t *)(acc + 4));
+    for (; n; n--) {
+        for (int i = 0; i < 16; i++, p += Z4_XXH3_STRIPE) {
+            a = z4_xxh3_lane_avx2(a, p, secret + 8 * i);
+            b = z4_xxh3_lane_avx2(b, p + 32, secret + 8 * i + 32);
+        }
+        a = z4_xxh3_scramble_avx2(a, secret + Z4_XXH3_SECRET - 64);
+        b = z4_xxh3_scramble_avx2(b, secret + Z4_XXH3_SECRET - 32);
+    }
+    _mm256_storeu_si256((__m256i *)acc, a);
+    _mm256_storeu_si256((__m256i *)(acc + 4), b);
+}
+
+Z4_XXH3_AVX512 __m512i z4_xxh3_lane_avx512(__m512i acc, const uint8_t *p, __m512i key)
+{
+    const __m512i data = _mm512_loadu_si512((const void *)p), x = _mm512_xor_si512(data, key);
+    const __m512i product = _mm512_mul_epu32(x, _mm512_srli_epi64(x, 32));
+    const __m512i swapped = _mm512_shuffle_epi32(data, (_MM_PERM_ENUM)0x4e);
+    return _mm512_add_epi64(acc, _mm512_add_epi64(product, swapped));
+}
+
+Z4_TARGET_AVX512 static void z4_xxh3_stripes_avx512(uint64_t acc[8], const uint8_t *p, size_t n,
+                                                    const uint8_t *secret)
+{
+    __m512i a = _mm512_loadu_si512((const void *)acc);
+    for (; n; n--, p += Z4_XXH3_STRIPE, secret += 8)
+        a = z4_xxh3_lane_avx512(a, p, _mm512_loadu_si512((const void *)secret));
+    _mm512_storeu_si512((void *)acc, a);
+}
+
+Z4_TARGET_AVX512 static void z4_xxh3_blocks_avx512(uint64_t acc[8], const uint8_t *p, size_t n,
+                                                   const uint8_t *secret)
+{
+    const __m512i prime = _mm512_set1_epi64((long long)Z4_P32_1);
+    __m512i a = _mm512_loadu_si512((const void *)acc), key[17], high;
+    for (int i = 0; i < 17; i++) /* the seventeenth scrambles: 16 * 8 = 192 - 64 */
+        key[i] = _mm512_loadu_si512((const void *)(secret + 8 * i));
+    for (; n; n--) {
+        for (int i = 0; i < 16; i++, p += Z4_XXH3_STRIPE)
+            a = z4_xxh3_lane_avx512(a, p, key[i]);
+        a = _mm512_xor_si512(_mm512_xor_si512(a, _mm512_srli_epi64(a, 47)), key[16]);
+        high = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), prime);
+        a = _mm512_add_epi64(_mm512_mul_epu32(a, prime), _mm512_slli_epi64(high, 32));
+    }
+    _mm512_storeu_si512((void *)acc, a);
+}
+#endif
+
 static const z4_xxh3_impl Z4_XXH3[] = {
     {"scalar", Z4_ISA_SCALAR, z4_xxh3_stripes_scalar, z4_xxh3_blocks_scalar},
+#if Z4_X86
+    {"avx2", Z4_ISA_AVX2, z4_xxh3_stripes_avx2, z4_xxh3_blocks_avx2},
+    {"avx512", Z4_ISA_AVX512, z4_xxh3_stripes_avx512, z4_xxh3_blocks_avx512},
+#endif
 };
 
 enum { Z4_XXH3_VARIANTS = (int)(sizeof Z4_XXH3 / sizeof Z4_XXH3[0]) };
