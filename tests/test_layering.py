@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ PAGE = ROOT / "docs" / "architecture.md"
 
 # May be imported anywhere, at any time.
 FREE = frozenset(sys.stdlib_module_names) | {"numpy", "cython", "libc", "cpython", "__future__"}
+# Known to type checkers alone: free under TYPE_CHECKING, missing at run time.
+TYPING = frozenset({"typing_extensions"})
 # Imported inside functions only: optional, or only needed to draw.
 DEFERRED = frozenset({"brotli", "rich", "tqdm", "torch", "safetensors"})
 
@@ -26,6 +29,7 @@ class Import(NamedTuple):
     line: int
     target: str
     deferred: bool
+    typing: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,16 +80,17 @@ def python_imports(source: str, module: str, is_package: bool) -> Iterator[Impor
         for node in ast.walk(statement)
     }
     for node in ast.walk(tree):
-        deferred = id(node) in inside or id(node) in typing_only
+        typing = id(node) in typing_only
+        deferred = id(node) in inside or typing
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(node.lineno, alias.name, deferred)
+                yield Import(node.lineno, alias.name, deferred, typing)
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node.module or "", node.level, module, is_package)
             for alias in node.names:
                 # `from z4ai import errors` is an arrow to the room errors, not to the top
                 target = f"{base}.{alias.name}" if base == "z4ai" else base
-                yield Import(node.lineno, target, deferred)
+                yield Import(node.lineno, target, deferred, typing)
 
 
 CIMPORT = re.compile(r"^(\s*)(?:from\s+(\S+)\s+)?(?:c?import)\s+([^#]+)")
@@ -126,7 +131,7 @@ def violations(
     if room not in table:
         return [f"{module}: the room {room!r} is not in the table"]
     found = []
-    for line, target, deferred in imports:
+    for line, target, deferred, typing in imports:
         where = f"{module}:{line}: {target}"
         top = target.partition(".")[0]
         if top == "z4ai":
@@ -134,6 +139,8 @@ def violations(
             to = room_of(target) if ".".join(target.split(".")[:2]) in modules else "z4ai"
             if to != room and to not in table[room].rooms:
                 found.append(f"{where}: no arrow {room} -> {to}")
+        elif typing and top in TYPING:
+            continue
         elif top not in FREE and top not in table[room].packages:
             found.append(f"{where}: {room} may not import {top}")
         elif top in DEFERRED and not deferred:
@@ -167,6 +174,14 @@ def test_imports_follow_the_arrows(module: str) -> None:
     table = read_arrows(PAGE.read_text())
     found = violations(module, imports_of(module, MODULES[module]), table, set(MODULES))
     assert not found, "\n".join(found)
+
+
+def test_importing_z4ai_imports_nothing_deferred() -> None:
+    code = f"import sys, z4ai; print(*sorted(set(sys.modules) & {set(DEFERRED)!r}))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == []
 
 
 def test_every_room_has_its_row_in_the_page() -> None:
@@ -221,6 +236,7 @@ def test_the_reader_sees_every_import_form() -> None:
         ("z4ai.frame", "import z4ai", "no arrow frame -> z4ai"),
         ("z4ai.frame", "from . import compress", "no arrow frame -> z4ai"),
         ("z4ai.codec", "import torch", "codec may not import torch"),
+        ("z4ai.codec", "import typing_extensions", "codec may not import typing_extensions"),
         ("z4ai.cli", "import rich", "import it inside the function"),
         ("z4ai.attic", "", "is not in the table"),
     ],
