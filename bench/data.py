@@ -110,7 +110,7 @@ def weights_of(dtype: str, nbytes: int, seed: int = 1) -> bytes:
 
 
 def tensors(path: str | Path) -> list[tuple[str, str, tuple[int, ...], int, int]]:
-    """List (name, safetensors dtype, shape, start, end) of a file, in file order, absolute offsets."""
+    """List (name, safetensors dtype, shape, start, end) in file order, offsets in the file."""
     with Path(path).open("rb") as file:
         header_nbytes = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(header_nbytes))

@@ -111,7 +111,7 @@ def rounds_option(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def input_file(data: bytes) -> Iterator[Path]:
-    """Hold `data` in a file that workers can read (in memory where the system has such a folder)."""
+    """Hold `data` in a file that workers can read, in memory where the system allows."""
     folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=folder, prefix="z4ai-bench-") as name:
         path = Path(name) / "content"
@@ -163,7 +163,7 @@ def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str 
 
 
 def print_rows(rows: Sequence[Row], title: str = "") -> None:
-    """Print speeds in GB/s of content, and the page faults of a call (4 KiB pages: fresh memory)."""
+    """Print speeds in GB/s of content, and the page faults of a call (many: fresh memory)."""
     lines = [
         [r.name, f"{r.best:.3f}", f"{r.median:.3f}", f"{statistics.median(r.faults):.0f}"]
         for r in rows

@@ -84,20 +84,21 @@ def bench(args: argparse.Namespace, dtype: str, threads: int) -> dict[str, Any]:
         lanes.append(Lane(label, op, worker))
 
     tag = f", {threads} threads" if threads > 1 else ""
+    codec = args.codec
     ours: dict[str, Any] = {"effort": args.effort, "threads": threads}
-    if args.codec != "z4ai":
+    if codec != "z4ai":
         ours = {"threads": threads}
     try:
-        lane(decode_lanes, f"z4ai decode, fresh{tag}", "decode", args.codec, **ours)
+        lane(decode_lanes, f"{codec} decode, fresh{tag}", "decode", codec, **ours)
         if "decode_into" in workers[-1].ops:
-            lane(decode_lanes, f"z4ai decode, into out={tag}", "decode_into", args.codec, **ours)
-        lane(encode_lanes, f"z4ai encode{tag}", "encode", args.codec, **ours)
+            lane(decode_lanes, f"{codec} decode, into out={tag}", "decode_into", codec, **ours)
+        lane(encode_lanes, f"{codec} encode{tag}", "encode", codec, **ours)
         if threads > 1:
             one = {**ours, "threads": 1}
-            lane(decode_lanes, "z4ai decode, fresh", "decode", args.codec, **one)
+            lane(decode_lanes, f"{codec} decode, fresh", "decode", codec, **one)
             if "decode_into" in workers[-1].ops:
-                lane(decode_lanes, "z4ai decode, into out=", "decode_into", args.codec, **one)
-            lane(encode_lanes, "z4ai encode", "encode", args.codec, **one)
+                lane(decode_lanes, f"{codec} decode, into out=", "decode_into", codec, **one)
+            lane(encode_lanes, f"{codec} encode", "encode", codec, **one)
         if "zipnn" in pythons:
             for suffix, recycle in (("fresh", False), ("recycled", True)):
                 label = f"ZipNN decode, {suffix}{tag}"
@@ -115,42 +116,39 @@ def bench(args: argparse.Namespace, dtype: str, threads: int) -> dict[str, Any]:
     rows = {**decode, **encode}
     total = sum(len(content) for _, content in files)
     measure.print_rows(list(rows.values()), f"{dtype}, {threads} thread(s), {total} bytes")
-    comparisons = list(compare(rows, dtype, threads, tag))
+    comparisons = list(compare(rows, dtype, threads, codec))
     measure.print_comparisons(comparisons)
     result = {"dtype": dtype, "threads": threads, "rows": list(rows.values())}
     result["comparisons"] = comparisons
     if threads == 1:
-        result["sizes"] = print_sizes(files, sizes, dtype, args.codec)
+        result["sizes"] = print_sizes(files, sizes, dtype, codec)
     return result
 
 
-def compare(rows: dict[str, Row], dtype: str, threads: int, tag: str) -> list[Comparison]:
+def compare(rows: dict[str, Row], dtype: str, threads: int, codec: str) -> list[Comparison]:
+    tag = f", {threads} threads" if threads > 1 else ""
     fresh_goal, into_goal, encode_goal = GOALS[dtype] if threads == 1 else (None, None, None)
     wanted: list[tuple[str, str, str, float | None]] = []
     for against in ("fresh", "recycled"):
         theirs = f"ZipNN decode, {against}{tag}"
-        goals = (fresh_goal, into_goal) if against == "fresh" else (None, None)
+        goals = (fresh_goal, into_goal, encode_goal) if against == "fresh" else (None, None, None)
+        fresh, into = f"{codec} decode, fresh{tag}", f"{codec} decode, into out={tag}"
         wanted += [
-            (f"decode fresh / ZipNN {against}", f"z4ai decode, fresh{tag}", theirs, goals[0]),
-            (
-                f"decode into out= / ZipNN {against}",
-                f"z4ai decode, into out={tag}",
-                theirs,
-                goals[1],
-            ),
+            (f"decode fresh / ZipNN {against}", fresh, theirs, goals[0]),
+            (f"decode into out= / ZipNN {against}", into, theirs, goals[1]),
             (
                 f"encode / ZipNN {against}",
-                f"z4ai encode{tag}",
+                f"{codec} encode{tag}",
                 f"ZipNN encode, {against}{tag}",
-                encode_goal if against == "fresh" else None,
+                goals[2],
             ),
         ]
     memcpy_goal = MEMCPY_GOAL if (dtype, threads) == ("bf16", 1) else None
     wanted += [
-        ("decode fresh / memcpy fresh", f"z4ai decode, fresh{tag}", "memcpy, fresh", None),
+        ("decode fresh / memcpy fresh", f"{codec} decode, fresh{tag}", "memcpy, fresh", None),
         (
             "decode into out= / memcpy into out=",
-            f"z4ai decode, into out={tag}",
+            f"{codec} decode, into out={tag}",
             "memcpy, into out=",
             memcpy_goal,
         ),
@@ -159,7 +157,7 @@ def compare(rows: dict[str, Row], dtype: str, threads: int, tag: str) -> list[Co
         goal = TWO_THREADS_GOAL if threads == 2 else None
         for kind in ("decode, fresh", "decode, into out=", "encode"):
             label = f"{kind.replace(',', '')}: {threads} threads / 1"
-            wanted.append((label, f"z4ai {kind}{tag}", f"z4ai {kind}", goal))
+            wanted.append((label, f"{codec} {kind}{tag}", f"{codec} {kind}", goal))
     return [
         Comparison(label, rows[ours], rows[theirs], goal)
         for label, ours, theirs, goal in wanted
@@ -182,7 +180,7 @@ def print_sizes(
         else:
             line += ["", "", "", ""]
         lines.append(line)
-    head = ["sizes", "content", "z4ai", "ratio", "ZipNN", "z4ai/ZipNN", "goal", "met"]
+    head = ["sizes", "content", codec, "ratio", "ZipNN", f"{codec}/ZipNN", "goal", "met"]
     measure.print_table(head, lines, " ")
     return result
 

@@ -102,7 +102,7 @@ class Worker:
         return nbytes
 
     def run(self, op: str, **arguments: Any) -> Sample:
-        """Run one operation, timed in the worker; RuntimeError where the result is not the input."""
+        """Run one operation, timed in the worker; RuntimeError if it did not restore the input."""
         reply = self._ask(op, **arguments)
         if reply.get("same") is False:
             raise RuntimeError(f"{self.name}: {op} did not restore the input")
