@@ -3,8 +3,8 @@
     python bench/check_sizes.py            fails on any difference
     python bench/check_sizes.py --update   pins the sizes of now
 
-A change of a size is a change of the encoder: it belongs into the commit that makes it, where it can
-be read. A changed input (its hash is pinned too) is an error of this file and not of the encoder.
+A change of a size is a change of the encoder and belongs in the commit that makes it, to be read
+there. A changed input (its hash is pinned too) is an error of this file and not of the encoder.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from z4ai._fast import hashing
 
 from bench import data
+from z4ai._fast import hashing
 
 SIZES = {"64KiB": 64 << 10, "2MiB": 2 << 20}
 

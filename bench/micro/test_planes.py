@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from z4ai._fast import planes
 
 from bench import data
+from z4ai._fast import planes
 
 NBYTES = 2 << 20  # one chunk
 LAYOUTS = {
