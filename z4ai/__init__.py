@@ -1,5 +1,35 @@
-"""Lossless compression of AI model weights."""
+"""Lossless compression of AI model weights: smaller files, fast loading, every bit as it was."""
 
 from __future__ import annotations
+
+from z4ai import errors
+from z4ai.array import compress_array, decompress_array
+from z4ai.codec import (
+    FrameInfo,
+    PlaneInfo,
+    compress,
+    compress_bound,
+    decompress,
+    info,
+    peek_is_z4ai,
+)
+from z4ai.dtypes import dtype_width
+from z4ai.options import Limits
+
+__all__ = [
+    "FrameInfo",
+    "Limits",
+    "PlaneInfo",
+    "__version__",
+    "compress",
+    "compress_array",
+    "compress_bound",
+    "decompress",
+    "decompress_array",
+    "dtype_width",
+    "errors",
+    "info",
+    "peek_is_z4ai",
+]
 
 __version__ = "0.1.0"

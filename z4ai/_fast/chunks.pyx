@@ -6,7 +6,7 @@ streams (headers, tables) is not known here.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_FillInfo
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
@@ -24,6 +24,7 @@ cdef extern from "z4_huge.h" nogil:
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **obj, Py_ssize_t nbytes) except -1
     void Py_INCREF(PyObject *obj)
+    void _drop "Py_DECREF"(PyObject *obj)
 
 cdef extern from "z4_chunk_run.h" nogil:
     ctypedef struct z4_kernels:
@@ -35,6 +36,7 @@ cdef extern from "z4_chunk_run.h" nogil:
         uint64_t content_nbytes
         uint64_t encoded_offset
         uint64_t encoded_nbytes
+        uint32_t lead
         uint8_t layout
         uint8_t n_streams
         int8_t status
@@ -94,6 +96,8 @@ JOB = np.dtype(
         ("tail_offset", "<u8"),
         ("stream_nbytes", "<u4", 8),
         ("stream_codec", "u1", 8),
+        ("lead", "<u4"),
+        ("lead_reserved", "<u4"),
         ("layout", "u1"),
         ("swap", "u1"),
         ("n_streams", "u1"),
@@ -106,8 +110,7 @@ if JOB.itemsize != sizeof(z4_chunk_job):
     raise ImportError("the chunk job of chunks.pyx and z4_chunk.h differ")
 
 # Content handed to the workers between two looks at pending signals (Ctrl-C).
-DEF_RUN_NBYTES = 128 << 20
-cdef uint64_t RUN_NBYTES = DEF_RUN_NBYTES
+cdef uint64_t RUN_NBYTES = 128 << 20
 
 
 cdef int _isa(object isa) except -1:

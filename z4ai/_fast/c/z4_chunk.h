@@ -28,6 +28,8 @@ typedef struct {
     uint64_t tail_offset;                  /* of the bytes behind the last whole element */
     uint32_t stream_nbytes[Z4_MAX_PLANES];
     uint8_t stream_codec[Z4_MAX_PLANES];
+    uint32_t lead;                         /* encode: bytes to leave in front of the chunk, for what lies between */
+    uint32_t lead_reserved;
     uint8_t layout;                        /* enum z4_layout */
     uint8_t swap;                          /* elements of the content are big-endian */
     uint8_t n_streams;                     /* planes of the layout */

@@ -69,13 +69,14 @@ static void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uin
         const size_t width = z4_layout_width(job->layout);
         const size_t bound = z4_encode_bound(job->content_nbytes, width, run->gap, run->gap_stream);
         if (my_turn) {
-            job->encoded_offset = run->end;
-            if (bound > run->capacity - run->end) {
+            const size_t room = run->capacity - run->end;
+            job->encoded_offset = run->end + job->lead;
+            if (bound > room || job->lead > room - bound) {
                 job->status = Z4_CAPACITY;
                 job->encoded_nbytes = 0;
             } else {
-                z4_encode_chunk(&run->kernels, job, run->content, run->out + run->end, bound, run->gap,
-                                run->gap_stream, scratch, planes);
+                z4_encode_chunk(&run->kernels, job, run->content, run->out + job->encoded_offset, bound,
+                                run->gap, run->gap_stream, scratch, planes);
             }
         } else {
             job->encoded_offset = 0;
@@ -84,22 +85,21 @@ static void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uin
             for (unsigned spins = 0; z4_load_acquire(&run->placed) != i; spins++)
                 if (spins > 64)
                     z4_yield();
-            if (job->status == Z4_OK && job->encoded_nbytes > run->capacity - run->end)
+            if (job->status == Z4_OK && job->lead + job->encoded_nbytes > run->capacity - run->end)
                 job->status = Z4_CAPACITY;
             if (job->status == Z4_OK) {
-                job->encoded_offset = run->end;
-                job->tail_offset += run->end;
+                job->encoded_offset = run->end + job->lead;
+                job->tail_offset += job->encoded_offset;
                 for (size_t p = 0; p < job->n_streams; p++)
-                    job->stream_offset[p] += run->end;
+                    job->stream_offset[p] += job->encoded_offset;
             }
         }
-        const size_t mine = run->end;
         if (job->status == Z4_OK)
-            run->end += job->encoded_nbytes;
+            run->end = job->encoded_offset + job->encoded_nbytes;
         /* The place of the next chunk is known: let its worker go on while this one still copies. */
         z4_store_release(&run->placed, i + 1);
         if (!my_turn && job->status == Z4_OK)
-            memcpy(run->out + mine, slot, job->encoded_nbytes);
+            memcpy(run->out + job->encoded_offset, slot, job->encoded_nbytes);
     }
 }
 

@@ -1,0 +1,86 @@
+"""Callers' buffers as flat arrays of bytes, without a copy wherever that is possible."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["bytes_of", "writable_bytes_of"]
+
+
+def bytes_of(data: Any) -> NDArray[np.uint8]:
+    """View the bytes of a buffer, or copy them if it is not contiguous.
+
+    Parameters
+    ----------
+    data : buffer or numpy.ndarray
+        bytes, bytearray, memoryview of any format, mmap, array of any dtype but object.
+
+    Returns
+    -------
+    ndarray of uint8, shape (nbytes,)
+        In C order, as ``data.tobytes()`` has them. Never written to.
+
+    Raises
+    ------
+    TypeError
+        If `data` offers no buffer, or holds Python objects.
+    """
+    if isinstance(data, np.ndarray):
+        return _bytes_of_array(data)
+    try:
+        view = memoryview(data)
+    except TypeError as error:
+        if hasattr(data, "__array_interface__"):
+            return _bytes_of_array(np.asarray(data))
+        msg = f"expected a bytes-like object or an array, got {type(data).__name__}"
+        raise TypeError(msg) from error
+    with view:
+        if "O" in view.format:
+            msg = "a buffer of Python objects cannot be compressed"
+            raise TypeError(msg)
+        if view.nbytes == 0:
+            return np.empty(0, np.uint8)
+        if view.c_contiguous:
+            # Not memoryview.cast: that knows native formats only.
+            return np.frombuffer(data, np.uint8)
+        return np.frombuffer(view.tobytes(), np.uint8)
+
+
+def _bytes_of_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype.hasobject:
+        msg = "an array of Python objects cannot be compressed"
+        raise TypeError(msg)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def writable_bytes_of(out: Any) -> NDArray[np.uint8]:
+    """View a writable contiguous buffer as bytes.
+
+    Raises
+    ------
+    TypeError
+        If `out` offers no buffer.
+    ValueError
+        If it is read-only or not contiguous.
+    """
+    if isinstance(out, np.ndarray) and out.flags.c_contiguous and out.flags.writeable:
+        # Dtypes of ml_dtypes have no buffer of their own.
+        return out.reshape(-1).view(np.uint8)
+    try:
+        view = memoryview(out)
+    except TypeError as error:
+        msg = f"out must be a writable bytes-like object, got {type(out).__name__}"
+        raise TypeError(msg) from error
+    with view:
+        if view.readonly:
+            msg = "out is read-only"
+            raise ValueError(msg)
+        if not view.c_contiguous:
+            msg = "out is not contiguous"
+            raise ValueError(msg)
+        return np.frombuffer(out, np.uint8) if view.nbytes else np.empty(0, np.uint8)

@@ -1,0 +1,24 @@
+import numpy as np
+from typing_extensions import Buffer
+
+JOB: np.dtype[np.void]
+
+def decode(
+    encoded: Buffer, content: Buffer, jobs: Buffer, threads: int, isa: str | None = None
+) -> bool: ...
+def encode(
+    content: Buffer,
+    out: Buffer,
+    offset: int,
+    jobs: Buffer,
+    gap: int,
+    gap_stream: int,
+    threads: int,
+    isa: str | None = None,
+) -> int: ...
+def encode_bound(content_nbytes: int, layout: int, gap: int, gap_stream: int) -> int: ...
+
+class BytesBuilder:
+    def __init__(self, nbytes: int) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def finish(self, nbytes: int) -> bytes: ...

@@ -1,0 +1,126 @@
+"""`compress_array` and `decompress_array`: values, dtype, shape, byte order and memory order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from z4ai import frame
+from z4ai._buffers import bytes_of
+from z4ai.codec import compress_content
+from z4ai.decoder import check_output, decode_frame, index_of_buffer
+from z4ai.dtypes import DType, numpy_dtype, resolve
+from z4ai.errors import FormatError
+from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
+from z4ai.plan import make_plan
+
+__all__ = ["compress_array", "decompress_array"]
+
+
+def compress_array(
+    array: Any, *, effort: str | None = None, threads: int | None = None
+) -> bytes:
+    """Compress an array with its dtype and shape to one frame.
+
+    Parameters
+    ----------
+    array : array_like
+        Any shape, strides and byte order; bool, integers, floats, complex numbers and the types
+        of ml_dtypes. Not modified. A Fortran-ordered array stays one.
+    effort : {"fast", "balanced", "default", "max"}, optional
+        Decode speed against size. None is ``"balanced"``.
+    threads : int, optional
+        Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
+
+    Returns
+    -------
+    bytes
+        The frame; `decompress` restores its bytes, `decompress_array` the array.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is object, structured, a string, a time, or otherwise no kind of weight.
+
+    Examples
+    --------
+    >>> import numpy as np, z4ai
+    >>> w = np.arange(6, dtype=np.float16).reshape(2, 3)
+    >>> back = z4ai.decompress_array(z4ai.compress_array(w))
+    >>> np.array_equal(w, back) and back.dtype == w.dtype
+    True
+    """
+    values = np.asarray(array)
+    dtype = _dtype_of(values)
+    fortran = values.flags.f_contiguous and not values.flags.c_contiguous
+    content = bytes_of(values.T if fortran else values)
+    plan = make_plan(dtype, resolve_effort(effort))
+    header = frame.FrameHeader(
+        dtype=dtype,
+        content_nbytes=len(content),
+        chunk_nbytes=plan.chunk_nbytes,
+        shape=values.shape,
+        fortran=fortran,
+        big_endian=dtype.width > 1 and values.dtype.newbyteorder("<") != values.dtype,
+    )
+    return compress_content(content, header, plan, threads)
+
+
+def _dtype_of(values: np.ndarray[Any, Any]) -> DType:
+    found = None
+    if not values.dtype.hasobject and values.dtype.names is None:
+        try:
+            found = resolve(values.dtype)
+        except ValueError:
+            found = None
+    if found is None or found.item_nbytes != values.dtype.itemsize:
+        msg = (
+            f"cannot compress an array of dtype {values.dtype}: expected bool, integers, floats, "
+            "complex numbers or a type of ml_dtypes (other bytes: z4ai.compress)"
+        )
+        raise TypeError(msg)
+    return found
+
+
+def decompress_array(
+    blob: Any, *, threads: int | None = None, limits: Limits | None = None
+) -> np.ndarray[Any, Any]:
+    """Restore an array from its frame.
+
+    Parameters
+    ----------
+    blob : buffer
+        A frame made by `compress_array`.
+    threads : int, optional
+        Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
+    limits : Limits, optional
+        What may be allocated because the frame says so.
+
+    Returns
+    -------
+    ndarray
+        New and writable, equal to what was compressed in every bit, in dtype with byte order,
+        shape, and C or Fortran order.
+
+    Raises
+    ------
+    FormatError
+        If the frame is damaged, or holds no array.
+    LimitError
+        If the array is larger than `limits` allow.
+    """
+    buf = bytes_of(blob).data
+    limits = limits or DEFAULT_LIMITS
+    index = index_of_buffer(buf, limits)
+    header = index.header
+    if header.shape is None:
+        msg = "frame holds a buffer without shape, expected an array: use z4ai.decompress"
+        raise FormatError(msg, offset=5)
+    check_output(index.content_nbytes, limits)
+    content = np.empty(index.content_nbytes, np.uint8)
+    decode_frame(buf, index, content, threads)
+    dtype = numpy_dtype(header.dtype, big_endian=header.big_endian)
+    if header.fortran:
+        return content.view(dtype).reshape(header.shape[::-1]).T
+    return content.view(dtype).reshape(header.shape)

@@ -1,0 +1,346 @@
+"""`compress` and `decompress` over buffers, and what can be told of a frame without decoding it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from z4ai import frame
+from z4ai._buffers import bytes_of, writable_bytes_of
+from z4ai._fast.chunks import BytesBuilder
+from z4ai._wire import FORMAT_VERSION, MAGIC_FRAME
+from z4ai.codecs import CODECS
+from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_chunks
+from z4ai.dtypes import DType, resolve
+from z4ai.encoder import FrameEncoder
+from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
+from z4ai.plan import STORE_PLAN, Plan, make_plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "FrameInfo",
+    "PlaneInfo",
+    "compress",
+    "compress_bound",
+    "decompress",
+    "info",
+    "peek_is_z4ai",
+]
+
+# A frame of one chunk and a small shape costs this much at most.
+_MAX_OVERHEAD = 64
+
+
+def compress(
+    data: Any,
+    *,
+    dtype: Any = None,
+    effort: str | None = None,
+    threads: int | None = None,
+) -> bytes:
+    """Compress a buffer to one frame.
+
+    Parameters
+    ----------
+    data : buffer or numpy.ndarray
+        bytes, bytearray, memoryview of any format, mmap, or array of any dtype but object; not
+        modified. What is not contiguous is copied first.
+    dtype : str, numpy.dtype, torch.dtype or None
+        Type of the elements, so that their planes can be split: ``"bf16"``, ``"fp32"``, … None
+        (the default) is opaque bytes; it is never inferred. The length need not be a multiple
+        of the width.
+    effort : {"fast", "balanced", "default", "max"}, optional
+        Decode speed against size. None is ``"balanced"``.
+    threads : int, optional
+        Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
+
+    Returns
+    -------
+    bytes
+        The frame. The same input, options and release give the same bytes on every machine and
+        with any number of threads.
+
+    Raises
+    ------
+    TypeError
+        If `data` offers no buffer or holds Python objects.
+    ValueError
+        If `dtype`, `effort` or `threads` is not known.
+
+    Examples
+    --------
+    >>> import numpy as np, z4ai
+    >>> w = np.linspace(-1, 1, 4096, dtype=np.float32)
+    >>> blob = z4ai.compress(w, dtype="fp32")
+    >>> z4ai.decompress(blob) == w.tobytes()
+    True
+    """
+    resolved = resolve(dtype)
+    plan = make_plan(resolved, resolve_effort(effort))
+    content = bytes_of(data)
+    header = frame.FrameHeader(
+        dtype=resolved,
+        content_nbytes=len(content),
+        chunk_nbytes=plan.chunk_nbytes,
+        big_endian=resolved.width > 1 and _is_big_endian(dtype),
+    )
+    return compress_content(content, header, plan, threads)
+
+
+def _is_big_endian(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and np.dtype(dtype).newbyteorder("<") != dtype
+
+
+def compress_content(
+    content: NDArray[np.uint8], header: frame.FrameHeader, plan: Plan, threads: int | None
+) -> bytes:
+    """Compress flat bytes to the frame that `header` and `plan` describe."""
+    encoder = FrameEncoder(header, plan)
+    begin = len(encoder.header_bytes)
+    end_nbytes = frame.trailer_nbytes(header.n_chunks or 0) if header.has_trailer else 0
+    builder = BytesBuilder(begin + encoder.bound(len(content)) + end_nbytes)
+    with memoryview(builder) as view:
+        out = np.frombuffer(view, np.uint8)
+        view[:begin] = encoder.header_bytes
+        end = encoder.encode(content, out, begin, threads)
+        trailer = encoder.trailer()
+        view[end : end + len(trailer)] = trailer
+        del out
+    end += len(trailer)
+    if end > begin + len(content) + _MAX_OVERHEAD and plan is not STORE_PLAN:
+        # Nothing was gained and the content spans many chunks: fewer headers are smaller.
+        header = replace(header, chunk_nbytes=STORE_PLAN.chunk_nbytes)
+        return compress_content(content, header, STORE_PLAN, threads)
+    return builder.finish(end)
+
+
+def compress_bound(nbytes: int, dtype: Any = None) -> int:
+    """Return the largest size of a frame of `nbytes` bytes of content.
+
+    Parameters
+    ----------
+    nbytes : int
+        Bytes of content.
+    dtype : str, numpy.dtype, torch.dtype or None
+        As for `compress`; the bound is the same for all.
+
+    Returns
+    -------
+    int
+        Bytes that `compress` never exceeds, at any tier.
+
+    Examples
+    --------
+    >>> import z4ai
+    >>> len(z4ai.compress(b"x", dtype="bf16")) <= z4ai.compress_bound(1, "bf16")
+    True
+    """
+    resolve(dtype)
+    if nbytes < 0:
+        msg = f"nbytes is {nbytes}, expected 0 or more"
+        raise ValueError(msg)
+    chunks = -(-nbytes // STORE_PLAN.chunk_nbytes)
+    per_chunk = frame.MIN_CHUNK_NBYTES - 1 + 4
+    return nbytes + _MAX_OVERHEAD + chunks * per_chunk + frame.trailer_nbytes(0)
+
+
+def decompress(
+    blob: Any,
+    *,
+    out: Any = None,
+    threads: int | None = None,
+    limits: Limits | None = None,
+) -> bytes | memoryview:
+    """Restore the content of a frame.
+
+    Parameters
+    ----------
+    blob : buffer
+        One whole frame, of any tier, from any function of z4ai that makes frames.
+    out : buffer, optional
+        Writable and contiguous; the content is decoded straight into its first bytes.
+    threads : int, optional
+        Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
+    limits : Limits, optional
+        What may be allocated because the frame says so.
+
+    Returns
+    -------
+    bytes or memoryview
+        The content; with `out`, a memoryview of the bytes of `out` that were filled.
+
+    Raises
+    ------
+    FormatError
+        If the frame is truncated, corrupt, or of another version; `out` may then be partly
+        overwritten.
+    LimitError
+        If the content is larger than `limits` allow.
+    ValueError
+        If `out` is too small or read-only; nothing is written then.
+
+    Examples
+    --------
+    >>> import z4ai
+    >>> blob = z4ai.compress(b"some weights", dtype="bf16")
+    >>> z4ai.decompress(blob)
+    b'some weights'
+    >>> out = bytearray(12)
+    >>> bytes(z4ai.decompress(blob, out=out))
+    b'some weights'
+    """
+    buf = bytes_of(blob).data
+    limits = limits or DEFAULT_LIMITS
+    index = index_of_buffer(buf, limits)
+    nbytes = index.content_nbytes
+    if out is not None:
+        target = writable_bytes_of(out)
+        if len(target) < nbytes:
+            msg = f"out has {len(target)} bytes, the content has {nbytes}"
+            raise ValueError(msg)
+        decode_frame(buf, index, target[:nbytes], threads)
+        return memoryview(target[:nbytes])
+    check_output(nbytes, limits)
+    builder = BytesBuilder(nbytes)
+    with memoryview(builder) as view:
+        decode_frame(buf, index, np.frombuffer(view, np.uint8), threads)
+    return builder.finish(nbytes)
+
+
+def peek_is_z4ai(blob: Any) -> bool:
+    """Tell whether `blob` begins like a frame that `decompress` reads.
+
+    Looks at the first five bytes only: magic and format version.
+
+    Examples
+    --------
+    >>> import z4ai
+    >>> z4ai.peek_is_z4ai(z4ai.compress(b"")), z4ai.peek_is_z4ai(b"PK")
+    (True, False)
+    """
+    head = bytes(bytes_of(blob)[:5])
+    return head == MAGIC_FRAME + bytes([FORMAT_VERSION])
+
+
+@dataclass(frozen=True)
+class PlaneInfo:
+    """One plane of a frame, over all its chunks.
+
+    Attributes
+    ----------
+    plane : int
+        Number, from the most significant one.
+    codecs : dict of str to int
+        Streams by codec.
+    content_nbytes, encoded_nbytes : int
+        Bytes before and after.
+    """
+
+    plane: int
+    codecs: dict[str, int]
+    content_nbytes: int
+    encoded_nbytes: int
+
+    @property
+    def ratio(self) -> float:
+        """Content bytes by encoded bytes."""
+        return self.content_nbytes / self.encoded_nbytes if self.encoded_nbytes else 1.0
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """What a frame tells without being decoded.
+
+    Attributes
+    ----------
+    format_version : int
+        Version of the format.
+    dtype : str or None
+        Code of the element type; None for opaque bytes.
+    shape : tuple of int or None
+        Shape of an array; None for a buffer.
+    order : {"C", "F"} or None
+        Memory order of an array.
+    byteorder : {"<", ">"}
+        Byte order of the elements of the content.
+    content_nbytes, encoded_nbytes : int
+        Bytes of the content and of the frame.
+    chunk_nbytes, n_chunks : int
+        Content bytes of a chunk, and how many there are.
+    planes : tuple of PlaneInfo
+        By plane number; chunks that are stored whole count as plane 0.
+    """
+
+    format_version: int
+    dtype: str | None
+    shape: tuple[int, ...] | None
+    order: str | None
+    byteorder: str
+    content_nbytes: int
+    encoded_nbytes: int
+    chunk_nbytes: int
+    n_chunks: int
+    planes: tuple[PlaneInfo, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Content bytes by encoded bytes."""
+        return self.content_nbytes / self.encoded_nbytes
+
+
+def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
+    """Describe a frame without decoding it.
+
+    Parameters
+    ----------
+    blob : buffer
+        One whole frame.
+    limits : Limits, optional
+        For the tables of the frame.
+
+    Raises
+    ------
+    FormatError
+        If the frame is not well formed. Its content is not verified.
+
+    Examples
+    --------
+    >>> import z4ai
+    >>> z4ai.info(z4ai.compress(bytes(100), dtype="fp32")).planes[0].codecs
+    {'constant': 1}
+    """
+    buf = bytes_of(blob).data
+    index = index_of_buffer(buf, limits or DEFAULT_LIMITS)
+    jobs = jobs_of_chunks(buf, index, 0, index.n_chunks)
+    header = index.header
+    return FrameInfo(
+        format_version=FORMAT_VERSION,
+        dtype=_name(header.dtype),
+        shape=header.shape,
+        order=None if header.shape is None else "F" if header.fortran else "C",
+        byteorder=">" if header.big_endian else "<",
+        content_nbytes=index.content_nbytes,
+        encoded_nbytes=index.nbytes,
+        chunk_nbytes=header.chunk_nbytes,
+        n_chunks=index.n_chunks,
+        planes=tuple(_plane_info(jobs, p) for p in range(int(jobs["n_streams"].max(initial=0)))),
+    )
+
+
+def _name(dtype: DType) -> str | None:
+    return dtype.name if dtype.code else None
+
+
+def _plane_info(jobs: NDArray[np.void], plane: int) -> PlaneInfo:
+    with_plane = jobs[jobs["n_streams"] > plane]
+    codecs = np.bincount(with_plane["stream_codec"][:, plane], minlength=len(CODECS))
+    return PlaneInfo(
+        plane=plane,
+        codecs={CODECS[c]: int(n) for c, n in enumerate(codecs) if n},
+        content_nbytes=int((with_plane["content_nbytes"] // with_plane["n_streams"]).sum()),
+        encoded_nbytes=int(with_plane["stream_nbytes"][:, plane].sum()),
+    )

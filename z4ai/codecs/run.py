@@ -1,0 +1,192 @@
+"""Runs of chunks: content to encoded chunks and back, by the kernels or by a library."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from z4ai._fast import _threads, chunks, hashing, planes
+from z4ai.codecs import CONSTANT, STORE, ZSTD, zstd
+from z4ai.dtypes import BYTES1, LAYOUT_WIDTHS
+from z4ai.errors import ChecksumError, CorruptError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+__all__ = ["decode_run", "encode_bound", "encode_library_run", "encode_run"]
+
+_CORRUPT, _TRUNCATED, _UNSUPPORTED, _CAPACITY, _CHECKSUM = -1, -2, -3, -4, -5
+_WHY = {
+    _CORRUPT: "breaks the rules of its codec",
+    _TRUNCATED: "ends early",
+    _CAPACITY: "does not fit the place it was given",
+}
+
+
+def encode_bound(content_nbytes: int, layout: int, gap: int, gap_stream: int) -> int:
+    """Bytes of output that coding one chunk may touch."""
+    return chunks.encode_bound(content_nbytes, layout, gap, gap_stream)
+
+
+def encode_run(
+    content: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    offset: int,
+    jobs: NDArray[np.void],
+    gap: int,
+    gap_stream: int,
+    threads: int | None,
+) -> int:
+    """Encode chunks by the kernels, one behind the other; -> where the last one ends in `out`."""
+    with _threads.lease(threads, len(jobs)) as n_threads:
+        return chunks.encode(
+            content, out, offset, jobs.view(np.uint8), gap, gap_stream, n_threads
+        )
+
+
+def encode_library_run(
+    content: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    offset: int,
+    jobs: NDArray[np.void],
+    gap: int,
+    gap_stream: int,
+    threads: int | None,
+    level: int,
+) -> int:
+    """Encode chunks as opaque bytes by the Zstandard library, or store them; as `encode_run`."""
+
+    def encode_one(job: np.void) -> tuple[int, NDArray[np.uint8], int]:
+        begin = int(job["content_offset"])
+        chunk = content[begin : begin + int(job["content_nbytes"])]
+        checksum = hashing.xxh3_64(chunk, int(job["seed"]))
+        if level:
+            encoded = np.frombuffer(zstd.encode(chunk.data, level), np.uint8)
+            if len(encoded) < len(chunk):
+                return ZSTD, encoded, checksum
+        return STORE, chunk, checksum
+
+    for job, (codec, stream, checksum) in zip(jobs, _map(encode_one, jobs, threads), strict=True):
+        begin = offset + int(job["lead"])
+        at = begin + gap + gap_stream
+        out[at : at + len(stream)] = stream
+        offset = at + len(stream)
+        job["layout"] = BYTES1
+        job["n_streams"] = 1
+        job["checksum"] = checksum
+        job["stream_codec"][0] = codec
+        job["stream_nbytes"][0] = len(stream)
+        job["stream_offset"][0] = at
+        job["tail_offset"] = offset
+        job["encoded_offset"] = begin
+        job["encoded_nbytes"] = offset - begin
+    return offset
+
+
+def decode_run(
+    encoded: NDArray[np.uint8],
+    content: NDArray[np.uint8],
+    jobs: NDArray[np.void],
+    threads: int | None,
+    *,
+    first_chunk: int = 0,
+    tensor: str | None = None,
+) -> None:
+    """Decode chunks into `content` and verify each one's checksum.
+
+    Parameters
+    ----------
+    encoded, content : ndarray of uint8
+        Where the streams lie, and where the content goes.
+    jobs : ndarray of JOB
+        As `frame.parse_chunk_header` makes them.
+    threads : int or None
+        The caller's wish; None for the environment's default.
+    first_chunk : int
+        Number of the first job's chunk, for messages.
+    tensor : str, optional
+        Name of the tensor, for messages.
+
+    Raises
+    ------
+    CorruptError, ChecksumError, UnsupportedCodecError
+        For the lowest chunk that fails.
+    """
+    with _threads.lease(threads, len(jobs)) as n_threads:
+        ok = chunks.decode(encoded, content, jobs.view(np.uint8), n_threads)
+    if ok:
+        return
+    failed = np.flatnonzero(jobs["status"])
+
+    def decode_one(k: int) -> FormatError | None:
+        job = jobs[k]
+        try:
+            if job["status"] != _UNSUPPORTED:
+                _fail(job)
+            _decode_by_library(encoded, content, job)
+        except FormatError as error:
+            error.chunk = first_chunk + k
+            error.tensor = tensor
+            return error
+        return None
+
+    for error in _map(decode_one, failed.tolist(), threads):
+        if error is not None:
+            raise error
+
+
+def _fail(job: np.void) -> NoReturn:
+    status = int(job["status"])
+    if status == _CHECKSUM:
+        msg = "restored content does not match its checksum"
+        raise ChecksumError(msg)
+    msg = f"stream {int(job['stream'])} {_WHY.get(status, f'fails with status {status}')}"
+    raise CorruptError(msg, offset=int(job["encoded_offset"]))
+
+
+def _decode_by_library(
+    encoded: NDArray[np.uint8], content: NDArray[np.uint8], job: np.void
+) -> None:
+    """Decode a chunk with a stream that only the library reads."""
+    layout = int(job["layout"])
+    width = LAYOUT_WIDTHS[layout]
+    begin, nbytes = int(job["content_offset"]), int(job["content_nbytes"])
+    n, tail = divmod(nbytes, width)
+    decoded = []
+    for p in range(width):
+        at, size = int(job["stream_offset"][p]), int(job["stream_nbytes"][p])
+        stream = encoded[at : at + size]
+        codec = int(job["stream_codec"][p])
+        if codec == CONSTANT:
+            plane = np.full(n, stream[0], np.uint8)
+        elif codec == ZSTD:
+            plane = np.frombuffer(zstd.decode(stream.data, n), np.uint8)
+        else:
+            plane = stream
+        decoded.append(plane)
+    out = content[begin : begin + nbytes]
+    planes.interleave(decoded, layout, n, out[: n * width])
+    if job["swap"]:
+        planes.swap_bytes(out[: n * width], width, out[: n * width])
+    at = int(job["tail_offset"])
+    out[n * width :] = encoded[at : at + tail]
+    if hashing.xxh3_64(out, int(job["seed"])) != int(job["checksum"]):
+        msg = "restored content does not match its checksum"
+        raise ChecksumError(msg)
+    job["status"] = 0
+
+
+def _map(function: Callable[[Any], Any], items: Iterable[Any], threads: int | None) -> Iterator[Any]:
+    """Map in order; on a bounded pool where the library's work can overlap."""
+    items = list(items)
+    with _threads.lease(threads, len(items)) as n_threads:
+        if n_threads <= 1:
+            yield from map(function, items)
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            yield from pool.map(function, items)

@@ -1,0 +1,189 @@
+"""Read one frame: find its chunks, in memory or through ranged reads, and decode any run of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from z4ai import frame
+from z4ai._fast.chunks import JOB
+from z4ai.codecs import run
+from z4ai.errors import CorruptError, LimitError, TruncatedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from z4ai.options import Limits
+
+__all__ = ["FrameIndex", "check_output", "decode_frame", "index_of_buffer", "index_of_range", "jobs_of_chunks"]
+
+# A header without shape and tables; shapes of four dimensions fit as well.
+_HEADER_GUESS = 128
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Where the parts of a frame lie.
+
+    Attributes
+    ----------
+    header : FrameHeader
+        The header.
+    content_nbytes : int
+        Bytes of content, from header or trailer.
+    offsets : ndarray of uint64, shape (n_chunks + 1,)
+        Where each chunk begins, counted from the start of the frame, and where the last one ends.
+    nbytes : int
+        Size of the whole frame.
+    """
+
+    header: frame.FrameHeader
+    content_nbytes: int
+    offsets: NDArray[np.uint64]
+    nbytes: int
+
+    @property
+    def n_chunks(self) -> int:
+        return len(self.offsets) - 1
+
+
+def check_output(nbytes: int, limits: Limits) -> None:
+    """Check content that is to be restored into memory against the limit."""
+    if nbytes > limits.max_output_nbytes:
+        msg = f"content of {nbytes} bytes exceeds the limit of {limits.max_output_nbytes} bytes"
+        raise LimitError(msg, option="max_output_nbytes")
+
+
+def index_of_range(
+    read: Callable[[int, int], memoryview], nbytes: int, limits: Limits
+) -> FrameIndex:
+    """Find the chunks of a frame through ranged reads: header and trailer only.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(offset, nbytes)`` returns that range of the frame.
+    nbytes : int
+        Size of the frame.
+    limits : Limits
+        For the tables.
+    """
+    guess = min(nbytes, _HEADER_GUESS)
+    try:
+        header = frame.parse_header(read(0, guess), limits)
+    except TruncatedError:
+        if guess == nbytes:
+            raise
+        most = min(nbytes, _HEADER_GUESS + 64 * 10 + limits.max_table_nbytes)
+        header = frame.parse_header(read(0, most), limits)
+    n = header.n_chunks
+    if not header.has_trailer:
+        return _without_trailer(header, nbytes)
+    if n is None:
+        if nbytes < header.nbytes + frame.trailer_nbytes(0):
+            msg = "frame ends before its trailer"
+            raise TruncatedError(msg, offset=nbytes)
+        end = read(nbytes - frame.TRAILER_END_NBYTES, frame.TRAILER_END_NBYTES)
+        n = int.from_bytes(end[:8], "little")
+    _check_claim(header, n, nbytes, limits)
+    size = min(frame.trailer_nbytes(n), nbytes - header.nbytes)
+    sizes, content_nbytes = frame.parse_trailer(
+        read(nbytes - size, size), header, limits, base=nbytes - size
+    )
+    index = _index(header, content_nbytes, sizes)
+    if index.nbytes != nbytes:
+        msg = f"chunks and trailer make {index.nbytes} bytes, the frame has {nbytes}"
+        raise (TruncatedError if index.nbytes > nbytes else CorruptError)(msg, offset=nbytes)
+    return index
+
+
+def index_of_buffer(buf: memoryview, limits: Limits) -> FrameIndex:
+    """Find the chunks of a frame that lies in memory, alone."""
+    return index_of_range(lambda offset, nbytes: buf[offset : offset + nbytes], len(buf), limits)
+
+
+def _without_trailer(header: frame.FrameHeader, nbytes: int) -> FrameIndex:
+    n = header.n_chunks or 0
+    if n == 0 and nbytes != header.nbytes:
+        msg = f"{nbytes - header.nbytes} bytes follow a frame without content"
+        raise CorruptError(msg, offset=header.nbytes)
+    if n and nbytes < header.nbytes + frame.MIN_CHUNK_NBYTES:
+        msg = f"frame ends after {nbytes} bytes, in its only chunk"
+        raise TruncatedError(msg, offset=nbytes)
+    offsets = np.array([header.nbytes, nbytes][: n + 1], np.uint64)
+    return FrameIndex(header, header.content_nbytes or 0, offsets, nbytes)
+
+
+def _check_claim(header: frame.FrameHeader, n_chunks: int, nbytes: int, limits: Limits) -> None:
+    """Check that the frame is long enough for its chunks, before a table of them is made."""
+    if 4 * n_chunks > limits.max_table_nbytes:
+        msg = f"table of {n_chunks} chunks exceeds the limit of {limits.max_table_nbytes} bytes"
+        raise LimitError(msg, option="max_table_nbytes")
+    least = header.nbytes + n_chunks * frame.MIN_CHUNK_NBYTES + frame.trailer_nbytes(n_chunks)
+    if nbytes < least:
+        msg = f"frame of {nbytes} bytes, expected at least {least} for its {n_chunks} chunks"
+        raise TruncatedError(msg, offset=nbytes)
+
+
+def _index(
+    header: frame.FrameHeader, content_nbytes: int, sizes: NDArray[np.uint32]
+) -> FrameIndex:
+    offsets = np.empty(len(sizes) + 1, np.uint64)
+    offsets[0] = header.nbytes
+    np.cumsum(sizes, dtype=np.uint64, out=offsets[1:])
+    offsets[1:] += np.uint64(header.nbytes)
+    nbytes = int(offsets[-1]) + frame.trailer_nbytes(len(sizes))
+    return FrameIndex(header, content_nbytes, offsets, nbytes)
+
+
+def jobs_of_chunks(
+    buf: memoryview,
+    index: FrameIndex,
+    first: int,
+    last: int,
+    *,
+    base: int = 0,
+    content_offset: int = 0,
+) -> NDArray[np.void]:
+    """Parse the headers of chunks `first` … `last` - 1.
+
+    Parameters
+    ----------
+    buf : memoryview
+        Bytes that hold those chunks.
+    index : FrameIndex
+        Of the frame.
+    first, last : int
+        Numbers of the chunks.
+    base : int
+        Where byte 0 of the frame would be in `buf` (negative if it lies before).
+    content_offset : int
+        Where the content of chunk `first` goes in the output.
+    """
+    header = index.header
+    jobs = np.zeros(last - first, JOB)
+    bounds = index.offsets[first : last + 1].tolist()
+    for k, job in enumerate(jobs, first):
+        pos, end = base + bounds[k - first], base + bounds[k - first + 1]
+        found = frame.parse_chunk_header(buf, pos, end, header, k, job, content_offset)
+        if found != end:
+            msg = f"chunk of {found - pos} bytes where the frame has {end - pos}"
+            raise CorruptError(msg, offset=pos, chunk=k)
+        expected = min(header.chunk_nbytes, index.content_nbytes - k * header.chunk_nbytes)
+        if int(job["content_nbytes"]) != expected:
+            msg = f"chunk holds {int(job['content_nbytes'])} bytes of content, expected {expected}"
+            raise CorruptError(msg, offset=pos, chunk=k)
+        content_offset += expected
+    return jobs
+
+
+def decode_frame(
+    buf: memoryview, index: FrameIndex, out: NDArray[np.uint8], threads: int | None
+) -> None:
+    """Decode a whole frame that lies in memory into `out`."""
+    jobs = jobs_of_chunks(buf, index, 0, index.n_chunks)
+    run.decode_run(np.frombuffer(buf, np.uint8), out, jobs, threads)

@@ -1,0 +1,403 @@
+"""The `Z4AI` frame on the wire: header, chunk headers, trailer. Specification: docs/format/frame.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from struct import Struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from z4ai import _wire
+from z4ai._fast.hashing import xxh3_64
+from z4ai.codecs import CODECS
+from z4ai.dtypes import BYTES1, LAYOUT_WIDTHS, DType, dtype_of_code
+from z4ai.errors import (
+    ChecksumError,
+    CorruptError,
+    LimitError,
+    TruncatedError,
+    UnsupportedCodecError,
+)
+
+from z4ai.options import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CHUNK_FIXED_NBYTES",
+    "CHUNK_STREAM_NBYTES",
+    "MAX_CHUNK_NBYTES",
+    "TRAILER_END_NBYTES",
+    "FrameHeader",
+    "parse_chunk_header",
+    "parse_header",
+    "parse_trailer",
+    "trailer_nbytes",
+    "write_chunk_headers",
+    "write_header",
+    "write_trailer",
+]
+
+_HEAD = Struct("<4sBBBBQII")
+_CHUNK = Struct("<IIQBBH")
+_STREAM = Struct("<BI")
+_RECORD = Struct("<HHI")
+_TRAILER_END = Struct("<QQQ4s")
+
+_ARRAY, _FORTRAN, _BIG_ENDIAN, _STREAMED = 1, 2, 4, 8
+_MAX_NDIM = 64
+_ANCILLARY_RECORD = 1 << 15
+
+MAX_CHUNK_NBYTES = 1 << 26
+CHUNK_FIXED_NBYTES = _CHUNK.size
+CHUNK_STREAM_NBYTES = _STREAM.size
+# The smallest chunk: one stream of one byte.
+MIN_CHUNK_NBYTES = _CHUNK.size + _STREAM.size + 1
+# How much larger than its content a chunk may claim to be.
+_MAX_EXPANSION = 1 << 16
+TRAILER_END_NBYTES = _TRAILER_END.size
+# For what this process wrote itself.
+NO_LIMITS = Limits(max_output_nbytes=2**63, max_table_nbytes=2**63)
+
+
+@dataclass(frozen=True)
+class FrameHeader:
+    """What a frame says of itself.
+
+    Attributes
+    ----------
+    dtype : DType
+        Element type of the content.
+    content_nbytes : int or None
+        Bytes of content; None if the writer did not know (the trailer tells).
+    chunk_nbytes : int
+        Content bytes of every chunk but the last.
+    shape : tuple of int or None
+        Shape of an array; None for a buffer.
+    fortran : bool
+        The array's content is in column-major order.
+    big_endian : bool
+        The elements of the content are big-endian.
+    nbytes : int
+        Size of the header on the wire (0 before it is written).
+    checksum : int
+        Its checksum, which also seeds that of the trailer.
+    """
+
+    dtype: DType
+    content_nbytes: int | None
+    chunk_nbytes: int
+    shape: tuple[int, ...] | None = None
+    fortran: bool = False
+    big_endian: bool = False
+    nbytes: int = 0
+    checksum: int = 0
+
+    @property
+    def n_chunks(self) -> int | None:
+        """Number of chunks; None if the header does not tell."""
+        if self.content_nbytes is None:
+            return None
+        return -(-self.content_nbytes // self.chunk_nbytes)
+
+    @property
+    def has_trailer(self) -> bool:
+        n = self.n_chunks
+        return n is None or n > 1
+
+    def chunk_content_nbytes(self, k: int) -> int:
+        """Content bytes of chunk `k` where the header tells, else the most it may have."""
+        if self.content_nbytes is None:
+            return self.chunk_nbytes
+        return min(self.chunk_nbytes, self.content_nbytes - k * self.chunk_nbytes)
+
+
+def write_header(header: FrameHeader) -> bytes:
+    """Put a header on the wire."""
+    flags = 0
+    shape = b""
+    if header.shape is not None:
+        flags |= _ARRAY | (_FORTRAN if header.fortran else 0)
+        shape = b"".join(_wire.put_varint(n) for n in header.shape)
+    if header.big_endian:
+        flags |= _BIG_ENDIAN
+    content_nbytes = header.content_nbytes
+    if content_nbytes is None:
+        flags |= _STREAMED
+        content_nbytes = _wire.UNKNOWN_NBYTES
+    head = _HEAD.pack(
+        _wire.MAGIC_FRAME,
+        _wire.FORMAT_VERSION,
+        flags,
+        header.dtype.code,
+        len(header.shape or ()),
+        content_nbytes,
+        header.chunk_nbytes,
+        0,
+    )
+    return head + shape + _wire.U64.pack(xxh3_64(head + shape))
+
+
+def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
+    """Parse the header at the start of `buf`, which may hold more, or less.
+
+    Raises
+    ------
+    TruncatedError, FormatError, LimitError
+    """
+    _wire.check_magic(buf, _wire.MAGIC_FRAME, "z4ai frame")
+    if len(buf) < _HEAD.size + 8:
+        msg = f"frame header ends after {len(buf)} bytes, expected at least {_HEAD.size + 8}"
+        raise TruncatedError(msg, offset=len(buf))
+    _, _, flags, code, ndim, content_nbytes, chunk_nbytes, tables_nbytes = _HEAD.unpack_from(buf)
+    if ndim > _MAX_NDIM:
+        msg = f"frame has {ndim} dimensions, expected at most {_MAX_NDIM}"
+        raise CorruptError(msg, offset=7)
+    if tables_nbytes > limits.max_table_nbytes:
+        msg = f"tables of {tables_nbytes} bytes exceed the limit of {limits.max_table_nbytes} bytes"
+        raise LimitError(msg, option="max_table_nbytes")
+    pos = _HEAD.size
+    shape = []
+    for _ in range(ndim):
+        extent, pos = _wire.get_varint(buf, pos, len(buf))
+        shape.append(extent)
+    end = pos + tables_nbytes
+    if end + 8 > len(buf):
+        msg = f"frame header ends after {len(buf)} bytes, expected {end + 8}"
+        raise TruncatedError(msg, offset=len(buf))
+    checksum = xxh3_64(buf[:end])
+    if checksum != _wire.U64.unpack_from(buf, end)[0]:
+        msg = "frame header does not match its checksum"
+        raise ChecksumError(msg, offset=end)
+
+    if flags > 15:
+        msg = f"reserved flags are set: {flags:#x}"
+        raise CorruptError(msg, offset=5)
+    dtype = dtype_of_code(code)
+    if dtype is None:
+        msg = f"frame has dtype code {code}, which this release does not know"
+        raise UnsupportedCodecError(msg, offset=6)
+    _check_flags(flags, ndim, dtype)
+    if not 1 <= chunk_nbytes <= MAX_CHUNK_NBYTES or chunk_nbytes % 16:
+        msg = f"chunk_nbytes is {chunk_nbytes}, expected a multiple of 16 up to {MAX_CHUNK_NBYTES}"
+        raise CorruptError(msg, offset=16)
+    streamed = bool(flags & _STREAMED)
+    if streamed != (content_nbytes == _wire.UNKNOWN_NBYTES) or (
+        not streamed and content_nbytes >= 1 << 63
+    ):
+        msg = f"content_nbytes is {content_nbytes}, which does not fit the flags"
+        raise CorruptError(msg, offset=8)
+    if flags & _ARRAY and prod(shape) * dtype.item_nbytes != content_nbytes:
+        msg = f"shape {tuple(shape)} of {dtype.name} does not make {content_nbytes} bytes"
+        raise CorruptError(msg, offset=_HEAD.size)
+    _check_records(buf, pos, end)
+    return FrameHeader(
+        dtype=dtype,
+        content_nbytes=None if streamed else content_nbytes,
+        chunk_nbytes=chunk_nbytes,
+        shape=tuple(shape) if flags & _ARRAY else None,
+        fortran=bool(flags & _FORTRAN),
+        big_endian=bool(flags & _BIG_ENDIAN),
+        nbytes=end + 8,
+        checksum=checksum,
+    )
+
+
+def _check_flags(flags: int, ndim: int, dtype: DType) -> None:
+    wrong = None
+    if flags & _ARRAY:
+        if flags & _STREAMED:
+            wrong = "an array cannot be streamed"
+        elif not dtype.item_nbytes:
+            wrong = f"dtype {dtype.name!r} has no arrays"
+    elif ndim or flags & _FORTRAN:
+        wrong = "a buffer has neither dimensions nor memory order"
+    if flags & _BIG_ENDIAN and dtype.width == 1:
+        wrong = f"dtype {dtype.name!r} has no byte order"
+    if wrong:
+        raise CorruptError(wrong, offset=5)
+
+
+def _check_records(buf: memoryview, pos: int, end: int) -> None:
+    """Walk the table records; none is known yet."""
+    while pos < end:
+        if end - pos < _RECORD.size:
+            msg = "a table record does not fit the tables"
+            raise CorruptError(msg, offset=pos)
+        kind, reserved, nbytes = _RECORD.unpack_from(buf, pos)
+        if reserved or nbytes > end - pos - _RECORD.size:
+            msg = "a table record does not fit the tables"
+            raise CorruptError(msg, offset=pos)
+        if kind < _ANCILLARY_RECORD:
+            msg = f"table record of kind {kind}, which this release does not know"
+            raise UnsupportedCodecError(msg, offset=pos)
+        pos += _RECORD.size + nbytes
+
+
+def write_chunk_headers(out: memoryview, jobs: NDArray[np.void]) -> None:
+    """Write the headers of encoded chunks into the gaps that the encoder left for them."""
+    for offset, encoded, content, checksum, layout, n, codecs, sizes in zip(
+        jobs["encoded_offset"].tolist(),
+        jobs["encoded_nbytes"].tolist(),
+        jobs["content_nbytes"].tolist(),
+        jobs["checksum"].tolist(),
+        jobs["layout"].tolist(),
+        jobs["n_streams"].tolist(),
+        jobs["stream_codec"].tolist(),
+        jobs["stream_nbytes"].tolist(),
+        strict=True,
+    ):
+        _CHUNK.pack_into(out, offset, encoded, content, checksum, layout, n, 0)
+        for p in range(n):
+            _STREAM.pack_into(out, offset + _CHUNK.size + p * _STREAM.size, codecs[p], sizes[p])
+
+
+def parse_chunk_header(
+    buf: memoryview,
+    pos: int,
+    end: int,
+    header: FrameHeader,
+    k: int,
+    job: np.void,
+    content_offset: int,
+) -> int:
+    """Parse the header of chunk `k` at `pos` into a row of jobs; -> position behind the chunk.
+
+    Parameters
+    ----------
+    buf : memoryview
+        Bytes that hold the whole chunk.
+    pos, end : int
+        Where the chunk begins; where the bytes of chunks end at the latest.
+    header : FrameHeader
+        Header of the frame.
+    k : int
+        Number of the chunk.
+    job : numpy.void
+        Row of `JOB`, filled in.
+    content_offset : int
+        Where the content of the chunk goes in the output.
+
+    Raises
+    ------
+    TruncatedError, CorruptError, UnsupportedCodecError
+    """
+    if end - pos < _CHUNK.size:
+        msg = "chunk header ends early"
+        raise TruncatedError(msg, offset=pos, chunk=k)
+    encoded, content, checksum, layout, n, params = _CHUNK.unpack_from(buf, pos)
+    expected = header.chunk_content_nbytes(k)
+    if not 1 <= content <= expected or (header.content_nbytes is not None and content != expected):
+        msg = f"chunk holds {content} bytes of content, expected {expected}"
+        raise CorruptError(msg, offset=pos + 4, chunk=k)
+    if not MIN_CHUNK_NBYTES <= encoded <= content + _MAX_EXPANSION:
+        msg = f"chunk of {encoded} bytes for {content} bytes of content"
+        raise CorruptError(msg, offset=pos, chunk=k)
+    if layout >= len(LAYOUT_WIDTHS):
+        msg = f"transform {layout}, which this release does not know"
+        raise UnsupportedCodecError(msg, offset=pos + 16, chunk=k)
+    width = LAYOUT_WIDTHS[layout]
+    if n != width or params or width not in (1, header.dtype.width) or content < width:
+        msg = f"transform {layout} with {n} streams and {params} bytes of parameters"
+        raise CorruptError(msg, offset=pos + 16, chunk=k)
+    if encoded > end - pos:
+        msg = f"chunk of {encoded} bytes, of which {end - pos} are there"
+        raise TruncatedError(msg, offset=end, chunk=k)
+    table = pos + _CHUNK.size
+    data = table + n * _STREAM.size
+    tail = content % width
+    chunk_end = pos + encoded
+    streams = [_STREAM.unpack_from(buf, table + p * _STREAM.size) for p in range(n)] if data <= chunk_end else []
+    if data + sum(nbytes for _, nbytes in streams) + tail != chunk_end or not streams:
+        msg = f"streams do not add up to the {encoded} bytes of the chunk"
+        raise CorruptError(msg, offset=table, chunk=k)
+    offsets = [0] * n
+    at = data
+    for p in reversed(range(n)):
+        codec, nbytes = streams[p]
+        if codec not in CODECS:
+            msg = f"stream {p} has codec {codec}, which this release does not know"
+            raise UnsupportedCodecError(msg, offset=table + p * _STREAM.size, chunk=k)
+        offsets[p] = at
+        at += nbytes
+    job["content_offset"] = content_offset
+    job["content_nbytes"] = content
+    job["seed"] = k * header.chunk_nbytes
+    job["checksum"] = checksum
+    job["encoded_offset"] = pos
+    job["encoded_nbytes"] = encoded
+    job["stream_offset"][:n] = offsets
+    job["tail_offset"] = at
+    job["stream_nbytes"][:n] = [nbytes for _, nbytes in streams]
+    job["stream_codec"][:n] = [codec for codec, _ in streams]
+    job["layout"] = layout
+    job["swap"] = header.big_endian and layout != BYTES1
+    job["n_streams"] = n
+    return chunk_end
+
+
+def trailer_nbytes(n_chunks: int) -> int:
+    """Size of the trailer of a frame of `n_chunks` chunks, if it has one."""
+    return 4 + 4 * n_chunks + _TRAILER_END.size
+
+
+def write_trailer(header: FrameHeader, sizes: Sequence[int], content_nbytes: int) -> bytes:
+    """Put the trailer of a written frame on the wire."""
+    table = bytes(4) + np.asarray(sizes, "<u4").tobytes()
+    fixed = _TRAILER_END.pack(len(sizes), content_nbytes, 0, _wire.MAGIC_FRAME_END)
+    checksum = xxh3_64(table + fixed[:16], header.checksum)
+    return table + fixed[:16] + _wire.U64.pack(checksum) + _wire.MAGIC_FRAME_END
+
+
+def parse_trailer(
+    buf: memoryview, header: FrameHeader, limits: Limits, *, base: int = 0
+) -> tuple[NDArray[np.uint32], int]:
+    """Parse the trailer that `buf` ends with.
+
+    Parameters
+    ----------
+    buf : memoryview
+        The whole trailer, or bytes that end with it.
+    header : FrameHeader
+        Header of the same frame.
+    limits : Limits
+        For the table of chunks.
+    base : int
+        Offset of `buf` in the frame, for messages.
+
+    Returns
+    -------
+    sizes : ndarray of uint32
+        Encoded bytes of each chunk.
+    content_nbytes : int
+        Content of the frame.
+    """
+    end = base + len(buf)
+    if len(buf) < trailer_nbytes(0) or bytes(buf[-4:]) != _wire.MAGIC_FRAME_END:
+        msg = f"frame does not end with its trailer's magic {_wire.MAGIC_FRAME_END!r}"
+        raise TruncatedError(msg, offset=end)
+    n_chunks, content_nbytes, checksum, _ = _TRAILER_END.unpack_from(buf, len(buf) - TRAILER_END_NBYTES)
+    if 4 * n_chunks > limits.max_table_nbytes:
+        msg = f"table of {n_chunks} chunks exceeds the limit of {limits.max_table_nbytes} bytes"
+        raise LimitError(msg, option="max_table_nbytes")
+    start = len(buf) - trailer_nbytes(n_chunks)
+    if start < 0:
+        msg = f"trailer of {n_chunks} chunks does not fit the frame"
+        raise CorruptError(msg, offset=end - TRAILER_END_NBYTES)
+    if xxh3_64(buf[start : len(buf) - 12], header.checksum) != checksum:
+        msg = "frame trailer does not match its checksum"
+        raise ChecksumError(msg, offset=end - 12)
+    expected = header.content_nbytes
+    if (
+        _wire.U32.unpack_from(buf, start)[0]
+        or (expected is not None and (content_nbytes != expected or n_chunks != header.n_chunks))
+        or n_chunks != -(-content_nbytes // header.chunk_nbytes)
+    ):
+        msg = f"trailer of {n_chunks} chunks and {content_nbytes} bytes does not match the header"
+        raise CorruptError(msg, offset=base + start)
+    return np.frombuffer(buf, "<u4", n_chunks, start + 4), content_nbytes

@@ -1,0 +1,50 @@
+"""What a frame's content will be coded as: chunk size and coder, from dtype and effort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from z4ai.dtypes import BYTES1, OPAQUE
+
+if TYPE_CHECKING:
+    from z4ai.dtypes import DType
+
+__all__ = ["Plan", "make_plan"]
+
+# One chunk of planes, its output and its scratch fit a second-level cache; see docs/performance.md.
+CHUNK_NBYTES = 1 << 20
+# Opaque bytes go through a match finder, which wants more to look back on.
+OPAQUE_CHUNK_NBYTES = 4 << 20
+
+_ZSTD_LEVELS = {"fast": 1, "balanced": 3, "max": 9}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to code the content of one frame.
+
+    Attributes
+    ----------
+    chunk_nbytes : int
+        Content bytes of a chunk.
+    layout : int
+        Planes to split into.
+    zstd_level : int or None
+        Level of the Zstandard library, 0 to store; None for planes by our own kernels.
+    """
+
+    chunk_nbytes: int
+    layout: int
+    zstd_level: int | None
+
+
+# For content of which nothing can be gained: as few chunk headers as the format allows.
+STORE_PLAN = Plan(1 << 26, BYTES1, 0)
+
+
+def make_plan(dtype: DType, effort: str) -> Plan:
+    """Choose how to code content of `dtype` at a tier."""
+    if dtype is OPAQUE:
+        return Plan(OPAQUE_CHUNK_NBYTES, dtype.layout, _ZSTD_LEVELS[effort])
+    return Plan(CHUNK_NBYTES, dtype.layout, None)
