@@ -1,0 +1,69 @@
+/* z4_literals_types.h -- what encoder, decoder and the table of variants share. */
+#ifndef Z4_LITERALS_TYPES_H
+#define Z4_LITERALS_TYPES_H
+
+#include "z4_huffman.h"
+
+enum {
+    Z4_LIT_BLOCK = 1 << 17,  /* content of every block but the last */
+    Z4_LIT_GROUP = 16,       /* blocks counted before a tree is chosen */
+    Z4_LIT_FOUR = 1024,      /* from here on a block has four streams; below, one */
+    Z4_LIT_MARGIN = 12,      /* a choice that is quicker to decode may take 1/4096 more */
+    Z4_LIT_WIDE = 4096       /* from here on the table of several symbols a look-up repays itself */
+};
+
+#define Z4_LIT_NEVER UINT32_MAX /* size of what cannot be written */
+
+enum { Z4_LIT_RAW = 0, Z4_LIT_RLE = 1, Z4_LIT_COMPRESSED = 2, Z4_LIT_TREELESS = 3 };
+
+typedef struct {
+    uint8_t length[Z4_HUF_SYMBOLS]; /* 0: no code */
+    uint8_t description[Z4_HUF_MAX_TREE];
+    uint32_t nbytes; /* of the description, or Z4_LIT_NEVER */
+    unsigned log;    /* longest code */
+} z4_lit_tree;
+
+/* Scratch of one call of z4_lit_encode(); nothing in it outlives the call. About 36 KiB. */
+typedef struct {
+    uint16_t counts[Z4_LIT_GROUP][4][Z4_HUF_SYMBOLS]; /* by block and stream; one stream is the first */
+    uint32_t nbytes[Z4_LIT_GROUP];                    /* content of each block */
+    uint32_t own[Z4_LIT_GROUP];                       /* what it takes with a tree of its own */
+    uint8_t constant[Z4_LIT_GROUP];                   /* one symbol throughout */
+    z4_lit_tree tree, draft;                          /* in use; on trial */
+    int live;                                         /* the decoder knows `tree` by now */
+    uint64_t entry[Z4_HUF_SYMBOLS];                   /* codes of `tree` */
+} z4_lit_encoder;
+
+/* A decoder and its tables, about 37 KiB; starts with z4_lit_begin(). */
+typedef struct {
+    const uint8_t *src, *end;       /* what is not read yet */
+    size_t content_left, block_max; /* bytes */
+    int last;                       /* the last block has been read */
+    int has_tree, has_wide;
+    unsigned n_symbols, log; /* of the tree */
+    uint8_t weight[Z4_HUF_SYMBOLS];
+    /* By the next `log` bits: symbol, and bits << 8. */
+    uint16_t one[1 << Z4_HUF_LOG];
+    /* By the next r bits, from element 2^r on, r <= 11: all symbols that these bits complete, six at
+     * most. Byte 0: bits; bytes 1..6: symbols; byte 7: how many. Reading uses r = 11, the upper
+     * half; the lower half builds it. */
+    uint64_t wide[2 << Z4_HUF_LOG];
+} z4_lit_decoder;
+
+/* One stream of a block: nbytes from src on become the bytes dst..end-1. */
+typedef struct {
+    const uint8_t *src;
+    size_t nbytes;
+    uint8_t *dst, *end;
+} z4_lit_stream;
+
+typedef struct {
+    const char *name;
+    void (*count)(const uint8_t *src, size_t n, uint16_t counts[4][Z4_HUF_SYMBOLS]);
+    void (*encode4)(const uint8_t *src, size_t n, uint8_t *dst, const uint32_t nbytes[4],
+                    const uint64_t *entry);
+    int (*decode)(const z4_lit_decoder *d, const z4_lit_stream *streams, unsigned n_streams,
+                  const uint8_t *limit);
+} z4_literals_impl;
+
+#endif
