@@ -384,7 +384,7 @@ def test_json_rules(rule: str) -> None:
 @pytest.mark.parametrize("rule", JSON_RULES)
 def test_safetensors_refuses_the_same_headers(rule: str) -> None:
     header, _ = JSON_RULES[rule]
-    ends = [int(end) for end in re.findall(rb"\[[0-9]+, ?([0-9]+)\]", header)]
+    ends = [int(end) for end in re.findall(rb'(?:offsets": ?|, )\[\d+, ?(\d+)\]', header)]
     file = struct.pack("<Q", len(header)) + header + bytes(max(ends, default=0))
     if rule in SAFETENSORS_ACCEPTS:
         deserialize(file)

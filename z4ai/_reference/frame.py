@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import planes
+from .xxh3 import xxh3_64
+
 Bytes = bytes | bytearray | memoryview
 
 # --- docs/format/ids.md ---------------------------------------------------------------------------
@@ -420,30 +423,14 @@ def decode_chunk(chunk: Chunk, header: Header, offset: int) -> bytes:
     name, width = TRANSFORMS[chunk.transform]
     n = chunk.content_nbytes // width
     decoded = [decode_stream(stream, n) for stream in chunk.streams]
-    elements = _interleave(decoded, name)
+    elements = planes.interleave(decoded, name)
     if header.big_endian:
         # The transform's elements: in a chunk of width 1 there is nothing to reverse.
-        elements = np.frombuffer(elements, np.uint8).reshape(n, width)[:, ::-1].tobytes()
+        elements = planes.swap_bytes(elements, width)
     content = elements + chunk.tail
     if xxh3_64(content, offset) != chunk.checksum:
         raise ValueError(f"checksum of the chunk at content offset {offset} does not match")
     return content
-
-
-def xxh3_64(data: bytes, seed: int = 0) -> int:
-    """Return the 64-bit XXH3 hash of ``data``."""
-    import xxhash
-
-    return int(xxhash.xxh3_64_intdigest(data, seed))
-
-
-def _interleave(planes: list[bytes], name: str) -> bytes:
-    """Put the elements of a transform together from their planes."""
-    k: list[npt.NDArray[Any]] = [np.frombuffer(plane, np.uint8) for plane in planes]
-    if name.startswith("float"):
-        # The top 16 bits of an element are s eeeeeeee mmmmmmm: planes 0 and 1 are e and s m.
-        k[:2] = [(k[1] & 0x80) | (k[0] >> 1), (k[0] << 7) | (k[1] & 0x7F)]
-    return np.stack(k[::-1], axis=1).tobytes()
 
 
 # --- Codecs: docs/format/codecs/ ------------------------------------------------------------------

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .frame import Bytes, Header, _take, check_version, decode_frame, parse_header, xxh3_64
+from .frame import Bytes, Header, _take, check_version, decode_frame, parse_header
+from .xxh3 import xxh3_64
 
 MAGIC = b"ZSTN"
 END_MAGIC = b"NTSZ"
