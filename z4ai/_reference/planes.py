@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-Plane = npt.NDArray[np.uint8]
+Plane = npt.NDArray[Any]  # of uint8
 
 #: name -> bytes of an element, which is also the number of its planes; in the order of their ids.
 LAYOUTS = {
@@ -35,8 +37,8 @@ def split(data: bytes, layout: str) -> list[bytes]:
     planes: list[Plane] = [elements[:, width - 1 - k] for k in range(width)]
     if layout.startswith("float"):
         high, low = planes[:2]
-        planes[0] = np.left_shift(high, 1, dtype=np.uint8) | np.right_shift(low, 7, dtype=np.uint8)
-        planes[1] = _top_and_low(high, low)
+        planes[0] = (high << 1) | (low >> 7)
+        planes[1] = (high & 0x80) | (low & 0x7F)
     return [plane.tobytes() for plane in planes]
 
 
@@ -50,15 +52,9 @@ def interleave(planes: list[bytes], layout: str) -> bytes:
     columns: list[Plane] = [np.frombuffer(plane, np.uint8) for plane in planes]
     if layout.startswith("float"):
         exponent, rest = columns[:2]
-        half = np.right_shift(exponent, 1, dtype=np.uint8)
-        columns[0] = _top_and_low(rest, half)
-        columns[1] = _top_and_low(np.left_shift(exponent, 7, dtype=np.uint8), rest)
+        columns[0] = (rest & 0x80) | (exponent >> 1)
+        columns[1] = (exponent << 7) | (rest & 0x7F)
     return np.stack(columns[::-1], axis=1).tobytes()
-
-
-def _top_and_low(top: Plane, low: Plane) -> Plane:
-    """Return the top bit of one byte and the low seven bits of another."""
-    return np.bitwise_or(np.bitwise_and(top, 0x80), np.bitwise_and(low, 0x7F), dtype=np.uint8)
 
 
 def swap_bytes(data: bytes, width: int) -> bytes:
