@@ -16,6 +16,8 @@ SOURCES = sorted((ROOT / "z4ai").rglob("*.pyx"))
 CYTHON_OWN = r"""
 .*\.__test__
 .*\.__pyx_capi__
+.*\.__buffer__
+.*\.__release_buffer__
 .*\.__pyx_.*
 .*\.__reduce_cython__
 .*\.__setstate_cython__
