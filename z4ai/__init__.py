@@ -15,6 +15,7 @@ from z4ai.codec import (
 )
 from z4ai.dtypes import dtype_width
 from z4ai.options import Limits
+from z4ai.stream import compress_stream, decompress_stream
 
 __all__ = [
     "FrameInfo",
@@ -24,8 +25,10 @@ __all__ = [
     "compress",
     "compress_array",
     "compress_bound",
+    "compress_stream",
     "decompress",
     "decompress_array",
+    "decompress_stream",
     "dtype_width",
     "errors",
     "info",

@@ -34,6 +34,7 @@ __all__ = [
     "MAX_CHUNK_NBYTES",
     "TRAILER_END_NBYTES",
     "FrameHeader",
+    "most_chunk_nbytes",
     "parse_chunk_header",
     "parse_header",
     "parse_trailer",
@@ -339,6 +340,11 @@ def parse_chunk_header(
     job["swap"] = header.big_endian and layout != BYTES1
     job["n_streams"] = n
     return chunk_end
+
+
+def most_chunk_nbytes(header: FrameHeader) -> int:
+    """Encoded bytes that a chunk of the frame may claim at most."""
+    return header.chunk_nbytes + _MAX_EXPANSION
 
 
 def trailer_nbytes(n_chunks: int) -> int:

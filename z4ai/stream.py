@@ -1,0 +1,280 @@
+"""`compress_stream` and `decompress_stream`: frames between file objects, in bounded memory."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from z4ai import frame
+from z4ai._fast import _threads
+from z4ai._fast.chunks import JOB
+from z4ai.codecs import run
+from z4ai.dtypes import resolve
+from z4ai.encoder import FrameEncoder
+from z4ai.errors import CorruptError, TruncatedError
+from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
+from z4ai.plan import make_plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["compress_stream", "decompress_stream", "stats_of"]
+
+# Content in flight: enough chunks to keep every thread busy while the last ones of a run finish.
+_CHUNKS_PER_THREAD = 4
+_LEAST_CHUNKS = 8
+_SIZES = Struct("<II")
+
+
+def wave_chunks(threads: int | None) -> int:
+    """Number of chunks to code at a time, for so many threads."""
+    return max(_LEAST_CHUNKS, _CHUNKS_PER_THREAD * _threads.effective(threads, 1 << 10))
+
+
+def stats_of(original_nbytes: int, compressed_nbytes: int) -> dict[str, Any]:
+    """Sizes as every function that writes a file reports them."""
+    return {
+        "original_bytes": original_nbytes,
+        "compressed_bytes": compressed_nbytes,
+        "ratio": original_nbytes / compressed_nbytes if compressed_nbytes else 1.0,
+        "saved_pct": 100 * (1 - compressed_nbytes / original_nbytes) if original_nbytes else 0.0,
+    }
+
+
+def compress_stream(
+    src: BinaryIO,
+    dst: BinaryIO,
+    *,
+    dtype: Any = None,
+    effort: str | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Compress what can be read from `src` to one frame, written to `dst`.
+
+    Neither file needs to seek. Memory is a few chunks a thread, whatever the size.
+
+    Parameters
+    ----------
+    src, dst : binary file objects
+        Read until its end; written in order.
+    dtype, effort, threads
+        As for `compress`.
+
+    Returns
+    -------
+    dict
+        ``original_bytes``, ``compressed_bytes``, ``ratio``, ``saved_pct``.
+
+    Examples
+    --------
+    >>> import io, z4ai
+    >>> packed, back = io.BytesIO(), io.BytesIO()
+    >>> z4ai.compress_stream(io.BytesIO(b"weights"), packed)["original_bytes"]
+    7
+    >>> _ = packed.seek(0)
+    >>> z4ai.decompress_stream(packed, back), back.getvalue()
+    (7, b'weights')
+    """
+    resolved = resolve(dtype)
+    plan = make_plan(resolved, resolve_effort(effort))
+    header = frame.FrameHeader(resolved, None, plan.chunk_nbytes)
+    encoder = FrameEncoder(header, plan)
+    room = plan.chunk_nbytes * wave_chunks(threads)
+    content = np.empty(room, np.uint8)
+    out = np.empty(encoder.bound(room), np.uint8)
+    _write(dst, memoryview(encoder.header_bytes))
+    compressed = len(encoder.header_bytes)
+    while True:
+        n = _read_into(src, content)
+        end = encoder.encode(content[:n], out, 0, threads)
+        _write(dst, out[:end].data)
+        compressed += end
+        if n < room:
+            break
+    trailer = encoder.trailer()
+    _write(dst, memoryview(trailer))
+    return stats_of(encoder.content_nbytes, compressed + len(trailer))
+
+
+def decompress_stream(
+    src: BinaryIO,
+    dst: BinaryIO,
+    *,
+    threads: int | None = None,
+    limits: Limits | None = None,
+) -> int:
+    """Restore the content of the frame that can be read from `src`, and write it to `dst`.
+
+    Neither file needs to seek. Memory is a few chunks a thread, whatever the size; a chunk is
+    written only after its checksum was verified.
+
+    Parameters
+    ----------
+    src, dst : binary file objects
+        Holds one frame, alone; written in order.
+    threads : int, optional
+        Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
+    limits : Limits, optional
+        Only ``max_table_nbytes`` applies: the content is never held as a whole.
+
+    Returns
+    -------
+    int
+        Bytes written.
+
+    Raises
+    ------
+    FormatError
+        If the frame is truncated, corrupt, or of another version. The chunks before the damage
+        have been written then.
+    """
+    limits = limits or DEFAULT_LIMITS
+    source = _Source(src)
+    header = _read_header(source, limits)
+    most = wave_chunks(threads)
+    sizes: list[int] = []
+    written = 0
+    ended = False
+    while not ended:
+        jobs, content_nbytes, ended = _gather(source, header, len(sizes), most, written)
+        if not len(jobs):
+            break
+        content = np.empty(content_nbytes, np.uint8)
+        run.decode_run(source.bytes(), content, jobs, threads, first_chunk=len(sizes))
+        sizes += jobs["encoded_nbytes"].tolist()
+        source.drop(int(jobs["encoded_nbytes"].sum()))
+        _write(dst, content.data)
+        written += content_nbytes
+    if header.has_trailer:
+        _read_trailer(source, header, sizes, written, limits)
+    if source.fill(1):
+        msg = "bytes follow the end of the frame"
+        raise CorruptError(msg, offset=source.offset)
+    return written
+
+
+class _Source:
+    """Bytes read ahead from a file object.
+
+    Attributes
+    ----------
+    offset : int
+        Bytes of the file that have been dropped so far.
+    """
+
+    def __init__(self, src: BinaryIO) -> None:
+        self._src = src
+        self._room = np.empty(1 << 16, np.uint8)
+        self._nbytes = 0
+        self.offset = 0
+
+    def fill(self, nbytes: int) -> int:
+        """Read until `nbytes` bytes are there, or the file ends; -> how many there are."""
+        if nbytes > len(self._room):
+            room = np.empty(max(nbytes, 2 * len(self._room)), np.uint8)
+            room[: self._nbytes] = self.bytes()
+            self._room = room
+        if nbytes > self._nbytes:
+            self._nbytes += _read_into(self._src, self._room[self._nbytes : nbytes])
+        return self._nbytes
+
+    def bytes(self) -> NDArray[np.uint8]:
+        """View what is there; valid until the next `fill` or `drop`."""
+        return self._room[: self._nbytes]
+
+    def drop(self, nbytes: int) -> None:
+        rest = self._nbytes - nbytes
+        self._room[:rest] = self._room[nbytes : self._nbytes].copy()
+        self._nbytes = rest
+        self.offset += nbytes
+
+
+def _read_header(source: _Source, limits: Limits) -> frame.FrameHeader:
+    want = 128
+    while True:
+        have = source.fill(want)
+        try:
+            header = frame.parse_header(source.bytes().data, limits)
+        except TruncatedError:
+            if have < want:
+                raise
+            want *= 2
+        else:
+            source.drop(header.nbytes)
+            return header
+
+
+def _gather(
+    source: _Source, header: frame.FrameHeader, first: int, most: int, written: int
+) -> tuple[NDArray[np.void], int, bool]:
+    """Read the next chunks; -> their jobs, their content bytes, whether the frame's chunks end."""
+    jobs = np.zeros(most, JOB)
+    n = pos = content_nbytes = 0
+    total = header.n_chunks
+    while n < most and (total is None or first + n < total):
+        have = source.fill(pos + _SIZES.size)
+        if total is None and have >= pos + 4 and not source.bytes()[pos : pos + 4].any():
+            return jobs[:n], content_nbytes, True
+        if have < pos + _SIZES.size:
+            msg = "file ends where a chunk should begin"
+            raise TruncatedError(msg, offset=source.offset + have, chunk=first + n)
+        encoded, content = _SIZES.unpack(source.bytes()[pos : pos + _SIZES.size].tobytes())
+        # Only so much is read on the word of a chunk; parse_chunk_header says what is wrong.
+        claim = min(encoded, frame.most_chunk_nbytes(header))
+        have = source.fill(pos + claim)
+        pos = frame.parse_chunk_header(
+            source.bytes().data, pos, have, header, first + n, jobs[n], content_nbytes
+        )
+        content_nbytes += content
+        n += 1
+        if content < header.chunk_nbytes:
+            # The last one, or an end mark must follow, which the next round checks.
+            if total is None:
+                have = source.fill(pos + 4)
+                if have >= pos + 4 and source.bytes()[pos : pos + 4].any():
+                    msg = f"chunk {first + n - 1} is not full, yet another follows"
+                    raise CorruptError(msg, offset=source.offset + pos)
+            break
+    return jobs[:n], content_nbytes, total is not None and first + n >= total
+
+
+def _read_trailer(
+    source: _Source,
+    header: frame.FrameHeader,
+    sizes: list[int],
+    content_nbytes: int,
+    limits: Limits,
+) -> None:
+    nbytes = frame.trailer_nbytes(len(sizes))
+    have = source.fill(nbytes)
+    if have < nbytes:
+        msg = f"trailer ends after {have} bytes, expected {nbytes}"
+        raise TruncatedError(msg, offset=source.offset + have)
+    found, total = frame.parse_trailer(
+        source.bytes()[:nbytes].data, header, limits, base=source.offset
+    )
+    if found.tolist() != sizes or total != content_nbytes:
+        msg = "trailer does not match the chunks before it"
+        raise CorruptError(msg, offset=source.offset)
+    source.drop(nbytes)
+
+
+def _read_into(src: BinaryIO, content: NDArray[np.uint8]) -> int:
+    """Fill `content` from `src`; -> bytes read, fewer than its size only at the end."""
+    n = 0
+    while n < len(content):
+        piece = src.read(len(content) - n)
+        if not piece:
+            break
+        content[n : n + len(piece)] = np.frombuffer(piece, np.uint8)
+        n += len(piece)
+    return n
+
+
+def _write(dst: BinaryIO, data: memoryview) -> None:
+    """Write all of `data`, to raw files too."""
+    while data.nbytes:
+        n = dst.write(data)
+        data = data[data.nbytes if n is None else n :]
