@@ -1,4 +1,4 @@
-"""The pages keep their word: their Python blocks run, their links lead somewhere.
+"""Pages and docstrings keep their word: their examples run, their links lead somewhere.
 
 Every ```python block of README.md and docs/ is run: page by page, in one namespace a page, in a
 folder that holds only a small `model.safetensors`. A block that cannot run says so where it opens:
@@ -7,7 +7,10 @@ folder that holds only a small `model.safetensors`. A block that cannot run says
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +19,19 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import z4ai
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(`{3,})(.*)$")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+
+# Importing __main__ would run the command line.
+MODULES = sorted(
+    info.name
+    for info in pkgutil.walk_packages(z4ai.__path__, "z4ai.")
+    if not info.name.endswith("__main__")
+)
 
 
 class Block(NamedTuple):
@@ -91,6 +103,14 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         # the blank lines make a traceback show the page's own line number
         code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
         exec(code, namespace)
+
+
+@pytest.mark.parametrize("name", ["z4ai", *MODULES])
+def test_docstring_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "model.safetensors")
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0, f"{result.failed} of {result.attempted} examples fail: see stdout"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
