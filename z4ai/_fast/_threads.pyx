@@ -26,14 +26,14 @@ MAX_THREADS = 256
 # so every child counts as spoilt. Comparing process numbers also catches a fork made in C.
 _home = os.getpid()
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # reentrant: the collector may end a forgotten lease inside it
 _in_use = 0
 _generation = object()  # leases of before a fork give nothing back after it
 
 
 def _after_fork_in_child() -> None:
     global _lock, _in_use, _generation
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _in_use = 0
     _generation = object()
 
@@ -196,7 +196,8 @@ cdef class Lease:
         The threads granted, at least 1.
     """
 
-    def __init__(self, threads: int | None, n_jobs: int) -> None:
+    # No annotation on threads: Cython would take a bool for an int and refuse NumPy's integers.
+    def __init__(self, threads, n_jobs: int) -> None:
         global _in_use
         wanted = effective(threads, n_jobs)
         budget = default_threads() if threads is None else wanted
@@ -216,6 +217,9 @@ cdef class Lease:
                 _in_use -= self.threads
             self.held = False
 
+    def __del__(self) -> None:
+        self.release()
+
     def __enter__(self) -> int:
         return self.threads
 
@@ -223,7 +227,7 @@ cdef class Lease:
         self.release()
 
 
-def lease(threads: int | None, n_jobs: int) -> Lease:
+def lease(threads, n_jobs: int) -> Lease:
     """Take threads from the budget that all callers in this process share.
 
     Parameters
