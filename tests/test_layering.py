@@ -123,6 +123,14 @@ def _absolute(name: str, level: int, module: str, is_package: bool) -> str:
     return ".".join([*parts, name] if name else parts)
 
 
+def arrow_to(target: str, modules: set[str]) -> str:
+    """Room or outside package that an import leads to; a public name leads to the top."""
+    parts = target.split(".")
+    if parts[0] != "z4ai":
+        return parts[0]
+    return room_of(target) if ".".join(parts[:2]) in modules else "z4ai"
+
+
 def violations(
     module: str, imports: Iterator[Import], table: dict[str, Room], modules: set[str]
 ) -> list[str]:
@@ -133,10 +141,9 @@ def violations(
     found = []
     for line, target, deferred, typing in imports:
         where = f"{module}:{line}: {target}"
+        to = arrow_to(target, modules)
         top = target.partition(".")[0]
         if top == "z4ai":
-            # a public name taken from the top is an arrow to the top
-            to = room_of(target) if ".".join(target.split(".")[:2]) in modules else "z4ai"
             if to != room and to not in table[room].rooms:
                 found.append(f"{where}: no arrow {room} -> {to}")
         elif typing and top in TYPING:
@@ -174,6 +181,20 @@ def test_imports_follow_the_arrows(module: str) -> None:
     table = read_arrows(PAGE.read_text())
     found = violations(module, imports_of(module, MODULES[module]), table, set(MODULES))
     assert not found, "\n".join(found)
+
+
+def test_every_arrow_is_used() -> None:
+    used: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        targets = {arrow_to(i.target, set(MODULES)) for i in imports_of(module, path)}
+        used.setdefault(room_of(module), set()).update(targets)
+    text = PAGE.read_text()
+    idle = {
+        room: sorted((row.rooms | row.packages) - used.get(room, set()))
+        for room, row in read_arrows(text).items()
+        if f"\n{room}: *" not in text
+    }
+    assert not any(idle.values()), {room: names for room, names in idle.items() if names}
 
 
 def test_importing_z4ai_imports_nothing_deferred() -> None:
