@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import zstandard
 from reference_writer import (
     DTYPE_CODES,
     TRANSFORM_IDS,
+    split,
     varint,
     write_array,
     write_chunk,
@@ -30,7 +32,7 @@ from reference_writer import (
     zstd,
 )
 
-from z4ai._reference import decode_array, decode_frame, find_chunks, parse_header
+from z4ai._reference import decode_array, decode_frame, find_chunks, parse_header, zstd_literals
 from z4ai._reference.frame import CODECS, DTYPES, TRANSFORMS, read_varint
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "format"
@@ -132,9 +134,23 @@ def test_streams_lie_highest_number_first() -> None:
 def test_zstd_frames_with_sequences_come_back() -> None:
     plane = b"a sentence that repeats itself. " * 300
     encoded = zstd(plane, 9)
-    assert len(encoded) < 100, "the library found no matches"
+    with pytest.raises(zstd_literals.UnsupportedFrame):
+        zstd_literals.decode(encoded, len(plane))
     frame = write_frame(plane, plans=[("bytes1", [(2, encoded)])])
     assert decode_frame(frame).content == plane
+
+
+def test_zstd_frames_of_literals_need_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = weights(6000, 2)
+    encoded = [zstd_literals.encode(plane) for plane in split(content, "float2")]
+    assert len(encoded[0]) < 2000, "the plane was stored"
+    frame = write_frame(content, dtype="bf16", plans=[("float2", [(2, e) for e in encoded])])
+    with_sequences = write_frame(bytes(range(256)) * 9, plans=[("bytes1", "zstd-19")])
+    assert decode_frame(with_sequences)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert decode_frame(frame).content == content
+    with pytest.raises(ImportError):
+        decode_frame(with_sequences)
 
 
 def test_a_streamed_frame_may_end_with_a_whole_chunk_or_with_none() -> None:

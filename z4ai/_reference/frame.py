@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import planes
+from . import planes, zstd_literals
 from .xxh3 import xxh3_64
 
 Bytes = bytes | bytearray | memoryview
@@ -453,7 +453,26 @@ def decode_stream(stream: Stream, n: int) -> bytes:
 
 
 def _decode_zstd(encoded: bytes, n: int) -> bytes:
-    """Decode one Zstandard frame: check the rules of codecs/zstd.md, then ask the library."""
+    """Decode one Zstandard frame; one that is not literals alone goes to the library."""
+    window = _zstd_window(encoded)
+    if window > MAX_ZSTD_WINDOW:
+        raise ValueError(f"a Zstandard frame with a window of {window} bytes")
+    try:
+        return zstd_literals.decode(encoded, n)
+    except zstd_literals.UnsupportedFrame:
+        return _decode_by_library(encoded, n)
+
+
+def _zstd_window(encoded: bytes) -> int:
+    """Return the window that a Zstandard frame declares (RFC 8878, 3.1.1.1.2), 0 if none."""
+    single_segment = 1 << 5
+    if len(encoded) < 6 or encoded[4] & single_segment:
+        return 0  # the window is the content
+    base = 1 << (10 + (encoded[5] >> 3))
+    return base + base // 8 * (encoded[5] & 7)
+
+
+def _decode_by_library(encoded: bytes, n: int) -> bytes:
     import zstandard
 
     try:
@@ -462,11 +481,9 @@ def _decode_zstd(encoded: bytes, n: int) -> bytes:
             raise ValueError("a stream is not a Zstandard frame")
         if parameters.content_size != n:
             raise ValueError(f"a Zstandard frame declares another size than {n}")
-        if parameters.window_size > MAX_ZSTD_WINDOW:
-            raise ValueError(f"a Zstandard frame with a window of {parameters.window_size}")
         if parameters.dict_id:
             raise ValueError("a Zstandard frame with a dictionary")
-        decoder = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()
+        decoder = zstandard.ZstdDecompressor().decompressobj()
         plane = decoder.decompress(encoded)
     except zstandard.ZstdError as error:
         raise ValueError(f"a Zstandard frame does not decode: {error}") from error
