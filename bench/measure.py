@@ -38,10 +38,12 @@ class Row:
     content_nbytes: int
     encoded_nbytes: int = 0
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     faults: list[int] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
         self.seconds.append(sample.seconds)
+        self.cpu_seconds.append(sample.cpu_seconds)
         self.faults.append(sample.faults)
         self.encoded_nbytes = sample.encoded_nbytes or self.encoded_nbytes
 
@@ -55,6 +57,12 @@ class Row:
         """GB/s of content, median round."""
         return self.content_nbytes / statistics.median(self.seconds) / 1e9
 
+    @property
+    def cores(self) -> float:
+        """Processors used, median round: less than the threads where others took their time."""
+        pairs = zip(self.cpu_seconds, self.seconds, strict=True)
+        return statistics.median(cpu / wall for cpu, wall in pairs)
+
     def summed(self, other: Row) -> Row:
         """Return the row of both contents, round by round."""
         return Row(
@@ -62,6 +70,7 @@ class Row:
             self.content_nbytes + other.content_nbytes,
             self.encoded_nbytes + other.encoded_nbytes,
             [a + b for a, b in zip(self.seconds, other.seconds, strict=True)],
+            [a + b for a, b in zip(self.cpu_seconds, other.cpu_seconds, strict=True)],
             [a + b for a, b in zip(self.faults, other.faults, strict=True)],
         )
 
@@ -165,10 +174,16 @@ def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str 
 def print_rows(rows: Sequence[Row], title: str = "") -> None:
     """Print speeds in GB/s of content, and the page faults of a call (many: fresh memory)."""
     lines = [
-        [r.name, f"{r.best:.3f}", f"{r.median:.3f}", f"{statistics.median(r.faults):.0f}"]
+        [
+            r.name,
+            f"{r.best:.3f}",
+            f"{r.median:.3f}",
+            f"{r.cores:.2f}",
+            f"{statistics.median(r.faults):.0f}",
+        ]
         for r in rows
     ]
-    print_table(["", "best GB/s", "median", "faults"], lines, title)
+    print_table(["", "best GB/s", "median", "cores", "faults"], lines, title)
 
 
 def print_comparisons(comparisons: Sequence[Comparison], title: str = "") -> None:

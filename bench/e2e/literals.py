@@ -39,12 +39,14 @@ def planes_of(content: bytes, dtype: str, symbols: int) -> list[bytes]:
 
 
 def timed(function: Callable[[], Any], check: Callable[[Any], bool] | None = None) -> Sample:
+    cpu = time.process_time()
     start = time.perf_counter()
     result = function()
     seconds = time.perf_counter() - start
+    cpu = time.process_time() - cpu
     if check is not None and not check(result):
         raise RuntimeError("not restored")
-    return Sample(seconds, 0, 0)
+    return Sample(seconds, cpu, 0, 0)
 
 
 def main() -> int:

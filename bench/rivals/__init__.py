@@ -38,6 +38,7 @@ class Sample:
     """One timed call."""
 
     seconds: float
+    cpu_seconds: float
     faults: int
     encoded_nbytes: int
 
@@ -106,7 +107,9 @@ class Worker:
         reply = self._ask(op, **arguments)
         if reply.get("same") is False:
             raise RuntimeError(f"{self.name}: {op} did not restore the input")
-        return Sample(reply["seconds"], reply["faults"], reply.get("encoded_nbytes", 0))
+        return Sample(
+            reply["seconds"], reply["cpu_seconds"], reply["faults"], reply.get("encoded_nbytes", 0)
+        )
 
     def close(self) -> None:
         """End the process."""

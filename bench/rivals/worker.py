@@ -44,10 +44,12 @@ class Server:
 
     def timed(self, function: Any, *args: Any) -> tuple[Any, dict[str, Any]]:
         before = faults()
+        cpu = time.process_time()
         start = time.perf_counter()
         result = function(*args)
         seconds = time.perf_counter() - start
-        return result, {"seconds": seconds, "faults": faults() - before}
+        cpu = time.process_time() - cpu
+        return result, {"seconds": seconds, "cpu_seconds": cpu, "faults": faults() - before}
 
     def load(self, path: str, dtype: str) -> dict[str, Any]:
         self.blob = None
