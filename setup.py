@@ -46,7 +46,8 @@ class BuildExt(build_ext):
 
     def build_extensions(self) -> None:
         unix = self.compiler.compiler_type == "unix"
-        compile_args = ["-O3", "-std=c11", "-fno-strict-aliasing"] if unix else ["/O2"]
+        # Python's own flags ask for debug information: most of a wheel, and no use to its users.
+        compile_args = ["-O3", "-std=c11", "-fno-strict-aliasing", "-g0"] if unix else ["/O2"]
         compile_args += os.environ.get("Z4AI_EXTRA_CFLAGS", "").split()
         link_args = os.environ.get("Z4AI_EXTRA_LDFLAGS", "").split()
         openmp = self._openmp_flags()
