@@ -72,6 +72,7 @@ class FrameEncoder:
         jobs["content_nbytes"] = np.minimum(np.uint64(content_nbytes) - starts, np.uint64(chunk_nbytes))
         jobs["seed"] = starts + np.uint64(self.content_nbytes)
         jobs["layout"] = self.plan.layout
+        jobs["other_layout"] = self.plan.other_layout
         jobs["swap"] = self.header.big_endian
         if n:
             jobs["lead"][0] = lead

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from z4ai.dtypes import BYTES1, OPAQUE
+from z4ai.dtypes import BYTES1, BYTES2, OPAQUE, resolve
 
 if TYPE_CHECKING:
     from z4ai.dtypes import DType
@@ -17,6 +17,7 @@ CHUNK_NBYTES = 1 << 20
 # Opaque bytes go through a match finder, which wants more to look back on.
 OPAQUE_CHUNK_NBYTES = 4 << 20
 
+_FP16 = resolve("fp16")
 _ZSTD_LEVELS = {"fast": 1, "balanced": 3, "max": 9}
 
 
@@ -30,21 +31,26 @@ class Plan:
         Content bytes of a chunk.
     layout : int
         Planes to split into.
+    other_layout : int
+        Planes to split a chunk into where that promises less; `layout` if there is no choice.
     zstd_level : int or None
         Level of the Zstandard library, 0 to store; None for planes by our own kernels.
     """
 
     chunk_nbytes: int
     layout: int
+    other_layout: int
     zstd_level: int | None
 
 
 # For content of which nothing can be gained: as few chunk headers as the format allows.
-STORE_PLAN = Plan(1 << 26, BYTES1, 0)
+STORE_PLAN = Plan(1 << 26, BYTES1, BYTES1, 0)
 
 
 def make_plan(dtype: DType, effort: str) -> Plan:
     """Choose how to code content of `dtype` at a tier."""
     if dtype is OPAQUE:
-        return Plan(OPAQUE_CHUNK_NBYTES, dtype.layout, _ZSTD_LEVELS[effort])
-    return Plan(CHUNK_NBYTES, dtype.layout, None)
+        return Plan(OPAQUE_CHUNK_NBYTES, BYTES1, BYTES1, _ZSTD_LEVELS[effort])
+    # A skewed sign of fp16 is worth a place beside the exponent: then its plain bytes are the better planes.
+    other = BYTES2 if dtype is _FP16 else dtype.layout
+    return Plan(CHUNK_NBYTES, dtype.layout, other, None)

@@ -38,6 +38,7 @@ cdef extern from "z4_chunk_run.h" nogil:
         uint64_t encoded_nbytes
         uint32_t lead
         uint8_t layout
+        uint8_t other_layout
         uint8_t n_streams
         int8_t status
 
@@ -103,7 +104,8 @@ JOB = np.dtype(
         ("n_streams", "u1"),
         ("status", "i1"),
         ("stream", "u1"),
-        ("reserved", "u1", 3),
+        ("other_layout", "u1"),
+        ("reserved", "u1", 2),
     ]
 )
 if JOB.itemsize != sizeof(z4_chunk_job):
@@ -239,6 +241,8 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
                 or rows[i].content_nbytes > total - rows[i].content_offset):
             raise ValueError("a job does not lie in the content")
         width = z4_layout_width(rows[i].layout)
+        if rows[i].other_layout >= Z4_LAYOUT_COUNT or z4_layout_width(rows[i].other_layout) != width:
+            raise ValueError("the two layouts of a job differ in width")
         slot_nbytes = max(slot_nbytes, z4_encode_bound(rows[i].content_nbytes, width, gap, gap_stream))
         planes_nbytes = max(planes_nbytes, z4_encode_planes_nbytes(rows[i].content_nbytes, width))
     run.kernels = z4_kernels_pick(_isa(isa))

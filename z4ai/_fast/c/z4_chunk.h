@@ -35,7 +35,8 @@ typedef struct {
     uint8_t n_streams;                     /* planes of the layout */
     int8_t status;                         /* result: Z4_OK or why not */
     uint8_t stream;                        /* the stream that `status` speaks of */
-    uint8_t reserved[3];
+    uint8_t other_layout;                  /* encode: taken instead of layout where it promises less; same width */
+    uint8_t reserved[2];
 } z4_chunk_job;
 
 /* The kernels of one instruction set, chosen once a call. */

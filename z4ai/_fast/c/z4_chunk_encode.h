@@ -11,9 +11,17 @@
 
 /* Elements split, and hashed, at a time. */
 #define Z4_SPLIT_TILE ((size_t)4096)
-/* The probe looks at this many runs of this many elements, spread evenly. */
-#define Z4_PROBE_RUNS ((size_t)32)
+/* The probe looks at this many runs of this many elements of each block, spread evenly. */
+#define Z4_PROBE_RUNS ((size_t)8)
 #define Z4_PROBE_RUN ((size_t)512)
+/* Elements that share one verdict of the probe: a block of the coder. */
+#define Z4_PROBE_BLOCK ((size_t)131072)
+
+/* What the probe expects of one layout. */
+typedef struct {
+    size_t estimate;              /* bytes, in proportion: of all planes, over what was sampled */
+    uint8_t coded[Z4_MAX_PLANES]; /* worth coding, in one block at least */
+} z4_forecast;
 
 typedef struct {
     z4_lit_encoder zstd;
@@ -34,11 +42,11 @@ Z4_INLINE size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t g
     return gap + width * gap_stream + width * z4_lit_bound((size_t)(content_nbytes / width)) + width + 64;
 }
 
-/* Count a sample of every plane; -> elements sampled. */
-static size_t z4_probe(const z4_kernels *k, const z4_chunk_job *job, const uint8_t *src, size_t n,
-                       z4_encode_scratch *scratch)
+/* Count a sample of every plane of one block; -> elements sampled. */
+static size_t z4_probe_block(const z4_kernels *k, const z4_chunk_job *job, int layout, const uint8_t *src, size_t n,
+                             z4_encode_scratch *scratch)
 {
-    const size_t width = z4_layout_width(job->layout);
+    const size_t width = z4_layout_width(layout);
     const size_t whole = n <= Z4_PROBE_RUNS * Z4_PROBE_RUN;
     const size_t runs = whole ? (n + Z4_PROBE_RUN - 1) / Z4_PROBE_RUN : Z4_PROBE_RUNS;
     size_t seen = 0;
@@ -51,10 +59,10 @@ static size_t z4_probe(const z4_kernels *k, const z4_chunk_job *job, const uint8
         for (size_t p = 0; p < width; p++)
             planes[p] = scratch->probe[p];
         if (job->swap) {
-            z4_swap_elements(k, job->layout, run, m, scratch->swapped);
+            z4_swap_elements(k, layout, run, m, scratch->swapped);
             run = scratch->swapped;
         }
-        k->planes->split[job->layout](run, m, planes);
+        k->planes->split[layout](run, m, planes);
         for (size_t p = 0; p < width; p++)
             for (size_t i = 0; i < m; i++)
                 scratch->counts[p][planes[p][i]]++;
@@ -63,15 +71,32 @@ static size_t z4_probe(const z4_kernels *k, const z4_chunk_job *job, const uint8
     return seen;
 }
 
-/* Whether a plane with these sampled counts is worth coding: more than 1 % smaller. */
-Z4_INLINE int z4_worth_coding(const uint32_t counts[256], size_t seen)
+/* Bytes that a sample of this distribution would take. */
+Z4_INLINE size_t z4_sample_nbytes(const uint32_t counts[256], size_t seen)
 {
     size_t symbols = 0;
     for (size_t s = 0; s < 256; s++)
         symbols += counts[s] != 0;
     /* A sample looks more ordered than its source: (symbols - 1) / (2 ln 2) bits in all, here in bytes. */
-    const size_t bias = (symbols * 23) >> 8;
-    return (z4_lit_estimate(counts, seen) + bias) * 100 < seen * 99;
+    return z4_lit_estimate(counts, seen) + ((symbols * 23) >> 8);
+}
+
+/* Find which planes of a layout are worth coding: those that promise more than 1 % in some block. */
+static void z4_probe(const z4_kernels *k, const z4_chunk_job *job, int layout, const uint8_t *src, size_t n,
+                     z4_encode_scratch *scratch, z4_forecast *forecast)
+{
+    const size_t width = z4_layout_width(layout);
+    memset(forecast, 0, sizeof *forecast);
+    for (size_t base = 0; base < n; base += Z4_PROBE_BLOCK) {
+        const size_t m = n - base < Z4_PROBE_BLOCK ? n - base : Z4_PROBE_BLOCK;
+        const size_t seen = z4_probe_block(k, job, layout, src + base * width, m, scratch);
+        for (size_t p = 0; p < width; p++) {
+            const size_t nbytes = z4_sample_nbytes(scratch->counts[p], seen);
+            const int pays = nbytes * 100 < seen * 99;
+            forecast->coded[p] |= (uint8_t)pays;
+            forecast->estimate += pays ? nbytes : seen;
+        }
+    }
 }
 
 Z4_INLINE int z4_is_constant(const uint8_t *plane, size_t n)
@@ -131,14 +156,22 @@ static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const uint8_
         width = 1;
     }
     const size_t n = total / width, tail = total % width;
-    const size_t seen = z4_probe(k, job, src, n, scratch);
+    z4_forecast forecast;
+    z4_probe(k, job, job->layout, src, n, scratch, &forecast);
+    if (job->other_layout != job->layout && width > 1) {
+        z4_forecast other;
+        z4_probe(k, job, job->other_layout, src, n, scratch, &other);
+        if (other.estimate < forecast.estimate) {
+            forecast = other;
+            job->layout = job->other_layout;
+        }
+    }
+    const uint8_t *coded = forecast.coded;
 
     uint8_t *dst[Z4_MAX_PLANES];
-    uint8_t coded[Z4_MAX_PLANES];
     size_t at = gap + width * gap_stream; /* where the next stream begins */
     int direct = 1, any = 0;
     for (size_t p = width; p-- > 0;) {
-        coded[p] = (uint8_t)z4_worth_coding(scratch->counts[p], seen);
         any |= coded[p];
         direct &= !coded[p];
         if (direct) {
