@@ -33,7 +33,8 @@ def isa_code(name: str) -> int:
         If ``name`` is unknown or cannot run on this machine.
     """
     if name not in _RUNNABLE:
-        raise ValueError(f"instruction set {name!r} cannot run here; runnable: {', '.join(_RUNNABLE)}")
+        known = ", ".join(_RUNNABLE)
+        raise ValueError(f"instruction set {name!r} cannot run here; runnable: {known}")
     return _NAMES.index(name)
 
 

@@ -11,7 +11,7 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from z4ai._fast cimport _dispatch
 from z4ai._fast import _dispatch as _dispatch_py
@@ -33,17 +33,18 @@ cdef extern from "z4_xxh3.h":
         const z4_xxh3_impl *, const void *p, size_t n, uint64_t seed, uint64_t *out) noexcept nogil
     void z4_xxh3_begin(z4_xxh3_state *, uint64_t seed) noexcept nogil
     void z4_xxh3_advance(
-        const z4_xxh3_impl *, z4_xxh3_state *, const unsigned char *base, size_t filled) noexcept nogil
+        const z4_xxh3_impl *, z4_xxh3_state *, const uint8_t *base, size_t filled) noexcept nogil
     uint64_t z4_xxh3_64_end(
-        const z4_xxh3_impl *, z4_xxh3_state *, const unsigned char *base, size_t total) noexcept nogil
+        const z4_xxh3_impl *, z4_xxh3_state *, const uint8_t *base, size_t total) noexcept nogil
     void z4_xxh3_128_end(
-        const z4_xxh3_impl *, z4_xxh3_state *, const unsigned char *base, size_t total,
+        const z4_xxh3_impl *, z4_xxh3_state *, const uint8_t *base, size_t total,
         uint64_t *out) noexcept nogil
     void z4_xxh3_stream_begin(z4_xxh3_stream *, uint64_t seed) noexcept nogil
     void z4_xxh3_stream_update(
         const z4_xxh3_impl *, z4_xxh3_stream *, const void *p, size_t n) noexcept nogil
     uint64_t z4_xxh3_stream_64(const z4_xxh3_impl *, const z4_xxh3_stream *) noexcept nogil
-    void z4_xxh3_stream_128(const z4_xxh3_impl *, const z4_xxh3_stream *, uint64_t *out) noexcept nogil
+    void z4_xxh3_stream_128(
+        const z4_xxh3_impl *, const z4_xxh3_stream *, uint64_t *out) noexcept nogil
 
 # Below this many bytes the hash takes less time than giving the lock away and taking it back.
 cdef Py_ssize_t _GIL_NBYTES = 65536
@@ -147,11 +148,11 @@ def xxh3_filling(
         for filled in fills:
             if not before <= filled <= view.len:
                 raise ValueError(f"fill of {filled} bytes after {before}, of {view.len}")
-            z4_xxh3_advance(impl, &one, <const unsigned char *> view.buf, filled)
-            z4_xxh3_advance(impl, &two, <const unsigned char *> view.buf, filled)
+            z4_xxh3_advance(impl, &one, <const uint8_t *> view.buf, filled)
+            z4_xxh3_advance(impl, &two, <const uint8_t *> view.buf, filled)
             before = filled
-        narrow = z4_xxh3_64_end(impl, &one, <const unsigned char *> view.buf, view.len)
-        z4_xxh3_128_end(impl, &two, <const unsigned char *> view.buf, view.len, wide)
+        narrow = z4_xxh3_64_end(impl, &one, <const uint8_t *> view.buf, view.len)
+        z4_xxh3_128_end(impl, &two, <const uint8_t *> view.buf, view.len, wide)
     finally:
         PyBuffer_Release(&view)
     return narrow, int(wide[1]) << 64 | int(wide[0])

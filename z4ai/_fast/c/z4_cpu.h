@@ -1,6 +1,6 @@
 /* z4_cpu.h -- which instruction sets this machine can run.
- * The compiler's builtin asks the processor and the operating system (saved registers); LZCNT alone
- * is asked by CPUID, because some compilers' builtin does not know its name and it needs no OS help. */
+ * The compiler's builtin asks the processor and the operating system (saved registers). LZCNT alone
+ * is asked by CPUID: some compilers' builtin does not know its name, and it needs no OS help. */
 #ifndef Z4_CPU_H
 #define Z4_CPU_H
 

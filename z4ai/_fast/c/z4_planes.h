@@ -1,8 +1,8 @@
 /* z4_planes.h -- cut little-endian elements into byte planes and put them together again.
  * Specification: docs/format/codecs/planes.md.
  *
- * Contract of every function here: any alignment, any count (0 too), exactly n bytes of each plane
- * and n * width bytes of elements are touched, planes and elements do not overlap. Nothing can fail.
+ * Contract of every function here: any alignment, any count (0 too). Exactly n bytes of each plane
+ * and n * width bytes of elements are touched; planes and elements do not overlap. Nothing can fail.
  * Every variant gives the same bytes. */
 #ifndef Z4_PLANES_H
 #define Z4_PLANES_H
@@ -99,7 +99,7 @@ Z4_INLINE void z4_split4_body(const uint8_t *Z4_RESTRICT src, size_t i, size_t n
     }
 }
 
-/* Transpose an 8 x 8 matrix of bytes held in eight words: byte j of word i goes to byte i of word j.
+/* Transpose an 8 x 8 matrix of bytes held in eight words: byte j of word i to byte i of word j.
  * Three steps, each exchanging off-diagonal squares of 4, 2 and 1 bytes. Its own inverse. */
 #define Z4_EXCHANGE(a, b, shift, mask)                                                             \
     do {                                                                                           \
@@ -120,17 +120,31 @@ Z4_INLINE void z4_transpose8x8(uint64_t w[8])
         Z4_EXCHANGE(w[k], w[k + 1], 8, 0x00ff00ff00ff00ffULL);
 }
 
+/* Fold the top two bytes of eight elements, one word of eight bytes each:
+ * high = s eeeeeee, low = e mmmmmmm  <->  high = eeeeeeee, low = s mmmmmmm. */
+Z4_INLINE void z4_fold_bytes(uint64_t *high, uint64_t *low)
+{
+    const uint64_t top = 0x8080808080808080ULL, h = *high, l = *low;
+    *high = (h & ~top) << 1 | (l & top) >> 7;
+    *low = (h & top) | (l & ~top);
+}
+Z4_INLINE void z4_unfold_bytes(uint64_t *high, uint64_t *low)
+{
+    const uint64_t top = 0x8080808080808080ULL, h = *high, l = *low;
+    *high = (l & top) | (h >> 1 & ~top);
+    *low = (h << 7 & top) | (l & ~top);
+}
+
 Z4_INLINE void z4_split8_body(const uint8_t *src, size_t i, size_t n, uint8_t *const *planes,
                               int fold)
 {
     uint64_t w[8];
     for (; i + 8 <= n; i += 8) {
-        for (int k = 0; k < 8; k++) {
+        for (int k = 0; k < 8; k++)
             w[k] = z4_load64(src + 8 * (i + (size_t)k));
-            if (fold)
-                w[k] = z4_fold64(w[k]);
-        }
         z4_transpose8x8(w);
+        if (fold)
+            z4_fold_bytes(&w[7], &w[6]);
         for (int k = 0; k < 8; k++)
             z4_store64(planes[7 - k] + i, w[k]);
     }
@@ -169,9 +183,11 @@ Z4_INLINE void z4_interleave8_body(const uint8_t *const *planes, size_t i, size_
     for (; i + 8 <= n; i += 8) {
         for (int k = 0; k < 8; k++)
             w[k] = z4_load64(planes[7 - k] + i);
+        if (fold)
+            z4_unfold_bytes(&w[7], &w[6]);
         z4_transpose8x8(w);
         for (int k = 0; k < 8; k++)
-            z4_store64(dst + 8 * (i + (size_t)k), fold ? z4_unfold64(w[k]) : w[k]);
+            z4_store64(dst + 8 * (i + (size_t)k), w[k]);
     }
     for (; i < n; i++) { /* 7 elements at most */
         uint64_t y = 0;
@@ -300,8 +316,8 @@ static inline void z4_stream_fence(void)
 #endif
 }
 
-/* The functions of one variant, from its loops z4_splitW_isa and z4_interleaveW_isa, which return how
- * many elements they did. The rest goes to the scalar form. Names: z4_split_float2_avx2 and so on.
+/* The functions of one variant, from its loops z4_splitW_isa and z4_interleaveW_isa, which return
+ * how many elements they did. The rest goes to the scalar form. Names: z4_split_float2_avx2 and so on.
  *
  * The streaming form makes a few KiB in a buffer that stays in the first cache and copies it out
  * whole lines at a time, whatever the alignment of dst. */

@@ -1,8 +1,8 @@
 /* z4_planes_avx2.h -- the plane kernels with AVX2; included by z4_planes.h, contract there.
  *
  * Loops take 32 elements a turn (w registers of 32 bytes) and leave at most 31 to the scalar form.
- * Only loads and stores cross the 16-byte lanes: element registers hold elements 16 apart in their
- * two lanes, so that in-lane unpacks alone give planes in order, and back. */
+ * Unpacks and byte shuffles stay inside the 16-byte lanes. So element registers are loaded and
+ * stored as two pieces that lie 16 elements apart, and then planes come out in order. */
 
 #define Z4_AVX2 Z4_TARGET_AVX2 Z4_INLINE
 
@@ -17,8 +17,14 @@ Z4_AVX2 void z4_store2_avx2(uint8_t *low, uint8_t *high, __m256i x)
     _mm_storeu_si128((__m128i *)low, _mm256_castsi256_si128(x));
     _mm_storeu_si128((__m128i *)high, _mm256_extracti128_si256(x, 1));
 }
-Z4_AVX2 __m256i z4_load_avx2(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-Z4_AVX2 void z4_store_avx2(uint8_t *p, __m256i x) { _mm256_storeu_si256((__m256i *)p, x); }
+Z4_AVX2 __m256i z4_load_avx2(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+Z4_AVX2 void z4_store_avx2(uint8_t *p, __m256i x)
+{
+    _mm256_storeu_si256((__m256i *)p, x);
+}
 
 /* Bits of b where mask has a one, of a elsewhere. */
 Z4_AVX2 __m256i z4_select_avx2(__m256i a, __m256i b, __m256i mask)
@@ -26,72 +32,49 @@ Z4_AVX2 __m256i z4_select_avx2(__m256i a, __m256i b, __m256i mask)
     return _mm256_xor_si256(a, _mm256_and_si256(_mm256_xor_si256(a, b), mask));
 }
 
-/* Folding moves bits by one to the left and by eight to the right; see Z4_FOLD. The masks say where
- * the exponent byte and the sign bit of a folded (unfolded) word come from. */
-Z4_AVX2 __m256i z4_fold32_avx2(__m256i x)
+/* Fold the top two bytes of elements, see Z4_FOLD, where each byte has a register of its own:
+ * high = s eeeeeee, low = e mmmmmmm  <->  high = eeeeeeee, low = s mmmmmmm.
+ * There is no shift of bytes: a shift of 16-bit words brings the right bit to each byte's end, and
+ * the mask drops what came in from the neighbour. */
+Z4_AVX2 void z4_fold_bytes_avx2(__m256i *high, __m256i *low)
 {
-    const __m256i exponent = _mm256_set1_epi32((int)0xff000000), sign = _mm256_set1_epi32(0x00800000);
-    x = z4_select_avx2(z4_select_avx2(x, _mm256_srli_epi32(x, 8), sign),
-                       _mm256_add_epi32(x, x), exponent);
-    return x;
+    const __m256i h = *high, l = *low;
+    *high = z4_select_avx2(_mm256_add_epi8(h, h), _mm256_srli_epi16(l, 7), _mm256_set1_epi8(1));
+    *low = z4_select_avx2(l, h, _mm256_set1_epi8((char)0x80));
 }
-Z4_AVX2 __m256i z4_unfold32_avx2(__m256i y)
+Z4_AVX2 void z4_unfold_bytes_avx2(__m256i *high, __m256i *low)
 {
-    const __m256i exponent = _mm256_set1_epi32(0x7f800000), sign = _mm256_set1_epi32((int)0x80000000);
-    return z4_select_avx2(z4_select_avx2(y, _mm256_srli_epi32(y, 1), exponent),
-                          _mm256_slli_epi32(y, 8), sign);
-}
-Z4_AVX2 __m256i z4_fold64_avx2(__m256i x)
-{
-    const __m256i exponent = _mm256_set1_epi64x((long long)0xff00000000000000ULL);
-    const __m256i sign = _mm256_set1_epi64x(0x0080000000000000LL);
-    return z4_select_avx2(z4_select_avx2(x, _mm256_srli_epi64(x, 8), sign),
-                          _mm256_add_epi64(x, x), exponent);
-}
-Z4_AVX2 __m256i z4_unfold64_avx2(__m256i y)
-{
-    const __m256i exponent = _mm256_set1_epi64x(0x7f80000000000000LL);
-    const __m256i sign = _mm256_set1_epi64x((long long)0x8000000000000000ULL);
-    return z4_select_avx2(z4_select_avx2(y, _mm256_srli_epi64(y, 1), exponent),
-                          _mm256_slli_epi64(y, 8), sign);
+    const __m256i top = _mm256_set1_epi8((char)0x80), h = *high, l = *low;
+    *high = z4_select_avx2(_mm256_srli_epi16(h, 1), l, top);
+    *low = z4_select_avx2(l, _mm256_slli_epi16(h, 7), top);
 }
 
 Z4_AVX2 size_t z4_split2_avx2(const uint8_t *src, size_t n, uint8_t *const *planes, int fold)
 {
-    const __m256i low8 = _mm256_set1_epi16(0xff), low7 = _mm256_set1_epi16(0x7f);
+    const __m256i low8 = _mm256_set1_epi16(0xff);
     uint8_t *p0 = planes[0], *p1 = planes[1];
     size_t i = 0;
     for (; i + 32 <= n; i += 32) {
         const __m256i a = z4_load2_avx2(src + 2 * i, src + 2 * i + 32);
         const __m256i b = z4_load2_avx2(src + 2 * i + 16, src + 2 * i + 48);
-        __m256i ha = _mm256_srli_epi16(a, 8), hb = _mm256_srli_epi16(b, 8), la, lb;
-        if (fold) { /* sign over the mantissa's top bit, then the exponent one bit further down */
-            la = z4_select_avx2(ha, a, low7);
-            lb = z4_select_avx2(hb, b, low7);
-            ha = _mm256_and_si256(_mm256_srli_epi16(a, 7), low8);
-            hb = _mm256_and_si256(_mm256_srli_epi16(b, 7), low8);
-        } else {
-            la = _mm256_and_si256(a, low8);
-            lb = _mm256_and_si256(b, low8);
-        }
-        z4_store_avx2(p0 + i, _mm256_packus_epi16(ha, hb));
-        z4_store_avx2(p1 + i, _mm256_packus_epi16(la, lb));
+        __m256i h = _mm256_packus_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8));
+        __m256i l = _mm256_packus_epi16(_mm256_and_si256(a, low8), _mm256_and_si256(b, low8));
+        if (fold)
+            z4_fold_bytes_avx2(&h, &l);
+        z4_store_avx2(p0 + i, h);
+        z4_store_avx2(p1 + i, l);
     }
     return i;
 }
 
 Z4_AVX2 size_t z4_interleave2_avx2(const uint8_t *const *planes, size_t n, uint8_t *dst, int fold)
 {
-    const __m256i top = _mm256_set1_epi8((char)0x80);
     const uint8_t *p0 = planes[0], *p1 = planes[1];
     size_t i = 0;
     for (; i + 32 <= n; i += 32) {
         __m256i h = z4_load_avx2(p0 + i), l = z4_load_avx2(p1 + i);
-        if (fold) { /* shifts of 16-bit words bring the right bit to each byte's top; see the masks */
-            const __m256i up = _mm256_slli_epi16(h, 7), down = _mm256_srli_epi16(h, 1);
-            h = z4_select_avx2(down, l, top);
-            l = z4_select_avx2(l, up, top);
-        }
+        if (fold)
+            z4_unfold_bytes_avx2(&h, &l);
         const __m256i a = _mm256_unpacklo_epi8(l, h), b = _mm256_unpackhi_epi8(l, h);
         z4_store_avx2(dst + 2 * i, _mm256_permute2x128_si256(a, b, 0x20));
         z4_store_avx2(dst + 2 * i + 32, _mm256_permute2x128_si256(a, b, 0x31));
@@ -109,17 +92,18 @@ Z4_AVX2 size_t z4_split4_avx2(const uint8_t *src, size_t n, uint8_t *const *plan
         __m256i x[4], t[4];
         for (int k = 0; k < 4; k++) {
             const uint8_t *p = src + 4 * i + 16 * k;
-            x[k] = z4_load2_avx2(p, p + 64);
-            if (fold)
-                x[k] = z4_fold32_avx2(x[k]);
-            x[k] = _mm256_shuffle_epi8(x[k], gather);
+            x[k] = _mm256_shuffle_epi8(z4_load2_avx2(p, p + 64), gather);
         }
         t[0] = _mm256_unpacklo_epi32(x[0], x[1]); /* planes 0 and 1 of elements 0..7 */
         t[1] = _mm256_unpacklo_epi32(x[2], x[3]); /* planes 0 and 1 of elements 8..15 */
         t[2] = _mm256_unpackhi_epi32(x[0], x[1]); /* planes 2 and 3 */
         t[3] = _mm256_unpackhi_epi32(x[2], x[3]);
-        z4_store_avx2(planes[0] + i, _mm256_unpacklo_epi64(t[0], t[1]));
-        z4_store_avx2(planes[1] + i, _mm256_unpackhi_epi64(t[0], t[1]));
+        x[0] = _mm256_unpacklo_epi64(t[0], t[1]);
+        x[1] = _mm256_unpackhi_epi64(t[0], t[1]);
+        if (fold)
+            z4_fold_bytes_avx2(&x[0], &x[1]);
+        z4_store_avx2(planes[0] + i, x[0]);
+        z4_store_avx2(planes[1] + i, x[1]);
         z4_store_avx2(planes[2] + i, _mm256_unpacklo_epi64(t[2], t[3]));
         z4_store_avx2(planes[3] + i, _mm256_unpackhi_epi64(t[2], t[3]));
     }
@@ -130,18 +114,19 @@ Z4_AVX2 size_t z4_interleave4_avx2(const uint8_t *const *planes, size_t n, uint8
 {
     size_t i = 0;
     for (; i + 32 <= n; i += 32) {
-        const __m256i p0 = z4_load_avx2(planes[0] + i), p1 = z4_load_avx2(planes[1] + i);
         const __m256i p2 = z4_load_avx2(planes[2] + i), p3 = z4_load_avx2(planes[3] + i);
+        __m256i p0 = z4_load_avx2(planes[0] + i), p1 = z4_load_avx2(planes[1] + i), x[4];
+        if (fold)
+            z4_unfold_bytes_avx2(&p0, &p1);
         const __m256i low0 = _mm256_unpacklo_epi8(p3, p2), low1 = _mm256_unpackhi_epi8(p3, p2);
         const __m256i high0 = _mm256_unpacklo_epi8(p1, p0), high1 = _mm256_unpackhi_epi8(p1, p0);
-        __m256i x[4];
         x[0] = _mm256_unpacklo_epi16(low0, high0); /* elements 0..3 and 16..19 */
         x[1] = _mm256_unpackhi_epi16(low0, high0);
         x[2] = _mm256_unpacklo_epi16(low1, high1);
         x[3] = _mm256_unpackhi_epi16(low1, high1);
         for (int k = 0; k < 4; k++) {
             uint8_t *p = dst + 4 * i + 16 * k;
-            z4_store2_avx2(p, p + 64, fold ? z4_unfold32_avx2(x[k]) : x[k]);
+            z4_store2_avx2(p, p + 64, x[k]);
         }
     }
     return i;
@@ -157,22 +142,23 @@ Z4_AVX2 size_t z4_split8_avx2(const uint8_t *src, size_t n, uint8_t *const *plan
         __m256i x[8], t[8];
         for (int k = 0; k < 8; k++) {
             const uint8_t *p = src + 8 * i + 16 * k;
-            x[k] = z4_load2_avx2(p, p + 128);
-            if (fold)
-                x[k] = z4_fold64_avx2(x[k]);
-            x[k] = _mm256_shuffle_epi8(x[k], gather);
+            x[k] = _mm256_shuffle_epi8(z4_load2_avx2(p, p + 128), gather);
         }
         for (int k = 0; k < 4; k++) { /* planes 0..3 (4..7) of four elements */
             t[k] = _mm256_unpacklo_epi16(x[2 * k], x[2 * k + 1]);
             t[k + 4] = _mm256_unpackhi_epi16(x[2 * k], x[2 * k + 1]);
         }
         for (int h = 0; h < 2; h++) {
-            const __m256i a0 = _mm256_unpacklo_epi32(t[4 * h], t[4 * h + 1]); /* two planes, 8 elements */
+            /* two planes of 8 elements each */
+            const __m256i a0 = _mm256_unpacklo_epi32(t[4 * h], t[4 * h + 1]);
             const __m256i a1 = _mm256_unpacklo_epi32(t[4 * h + 2], t[4 * h + 3]);
             const __m256i b0 = _mm256_unpackhi_epi32(t[4 * h], t[4 * h + 1]);
             const __m256i b1 = _mm256_unpackhi_epi32(t[4 * h + 2], t[4 * h + 3]);
-            z4_store_avx2(planes[4 * h] + i, _mm256_unpacklo_epi64(a0, a1));
-            z4_store_avx2(planes[4 * h + 1] + i, _mm256_unpackhi_epi64(a0, a1));
+            __m256i first = _mm256_unpacklo_epi64(a0, a1), second = _mm256_unpackhi_epi64(a0, a1);
+            if (fold && h == 0)
+                z4_fold_bytes_avx2(&first, &second);
+            z4_store_avx2(planes[4 * h] + i, first);
+            z4_store_avx2(planes[4 * h + 1] + i, second);
             z4_store_avx2(planes[4 * h + 2] + i, _mm256_unpacklo_epi64(b0, b1));
             z4_store_avx2(planes[4 * h + 3] + i, _mm256_unpackhi_epi64(b0, b1));
         }
@@ -186,8 +172,10 @@ Z4_AVX2 size_t z4_interleave8_avx2(const uint8_t *const *planes, size_t n, uint8
     for (; i + 32 <= n; i += 32) {
         __m256i pair[4][2], quad[2][4];
         for (int k = 0; k < 4; k++) { /* bytes 2k and 2k + 1 of the word */
-            const __m256i low = z4_load_avx2(planes[7 - 2 * k] + i);
-            const __m256i high = z4_load_avx2(planes[6 - 2 * k] + i);
+            __m256i low = z4_load_avx2(planes[7 - 2 * k] + i);
+            __m256i high = z4_load_avx2(planes[6 - 2 * k] + i);
+            if (fold && k == 3)
+                z4_unfold_bytes_avx2(&high, &low);
             pair[k][0] = _mm256_unpacklo_epi8(low, high); /* elements 0..7 */
             pair[k][1] = _mm256_unpackhi_epi8(low, high); /* elements 8..15 */
         }
@@ -200,8 +188,8 @@ Z4_AVX2 size_t z4_interleave8_avx2(const uint8_t *const *planes, size_t n, uint8
             const __m256i a = _mm256_unpacklo_epi32(quad[0][e], quad[1][e]);
             const __m256i b = _mm256_unpackhi_epi32(quad[0][e], quad[1][e]);
             uint8_t *p = dst + 8 * i + 32 * e;
-            z4_store2_avx2(p, p + 128, fold ? z4_unfold64_avx2(a) : a);
-            z4_store2_avx2(p + 16, p + 144, fold ? z4_unfold64_avx2(b) : b);
+            z4_store2_avx2(p, p + 128, a);
+            z4_store2_avx2(p + 16, p + 144, b);
         }
     }
     return i;

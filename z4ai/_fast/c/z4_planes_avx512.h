@@ -7,50 +7,40 @@
 /* Truth table of "mask ? b : c" for _mm512_ternarylogic_epi64(mask, b, c, ...). */
 #define Z4_SELECT 0xca
 
-Z4_AVX512 __m512i z4_load_avx512(const uint8_t *p) { return _mm512_loadu_si512((const void *)p); }
-Z4_AVX512 void z4_store_avx512(uint8_t *p, __m512i x) { _mm512_storeu_si512((void *)p, x); }
+Z4_AVX512 __m512i z4_load_avx512(const uint8_t *p)
+{
+    return _mm512_loadu_si512((const void *)p);
+}
+Z4_AVX512 void z4_store_avx512(uint8_t *p, __m512i x)
+{
+    _mm512_storeu_si512((void *)p, x);
+}
 Z4_AVX512 __m512i z4_select_avx512(__m512i a, __m512i b, __m512i mask)
 {
     return _mm512_ternarylogic_epi64(mask, b, a, Z4_SELECT);
 }
 
-/* See Z4_FOLD; the masks say where the exponent byte and the sign bit of the result come from. */
-Z4_AVX512 __m512i z4_fold16_avx512(__m512i x)
+/* As in AVX2: high = s eeeeeee, low = e mmmmmmm  <->  high = eeeeeeee, low = s mmmmmmm. */
+Z4_AVX512 void z4_fold_bytes_avx512(__m512i *high, __m512i *low)
 {
-    return z4_select_avx512(
-        z4_select_avx512(x, _mm512_srli_epi16(x, 8), _mm512_set1_epi16(0x0080)),
-        _mm512_add_epi16(x, x), _mm512_set1_epi16((short)0xff00));
+    const __m512i h = *high, l = *low;
+    *high = z4_select_avx512(_mm512_add_epi8(h, h), _mm512_srli_epi16(l, 7), _mm512_set1_epi8(1));
+    *low = z4_select_avx512(l, h, _mm512_set1_epi8((char)0x80));
 }
-Z4_AVX512 __m512i z4_fold32_avx512(__m512i x)
+Z4_AVX512 void z4_unfold_bytes_avx512(__m512i *high, __m512i *low)
 {
-    return z4_select_avx512(
-        z4_select_avx512(x, _mm512_srli_epi32(x, 8), _mm512_set1_epi32(0x00800000)),
-        _mm512_add_epi32(x, x), _mm512_set1_epi32((int)0xff000000));
-}
-Z4_AVX512 __m512i z4_fold64_avx512(__m512i x)
-{
-    return z4_select_avx512(
-        z4_select_avx512(x, _mm512_srli_epi64(x, 8), _mm512_set1_epi64(0x0080000000000000LL)),
-        _mm512_add_epi64(x, x), _mm512_set1_epi64((long long)0xff00000000000000ULL));
-}
-Z4_AVX512 __m512i z4_unfold32_avx512(__m512i y)
-{
-    return z4_select_avx512(
-        z4_select_avx512(y, _mm512_srli_epi32(y, 1), _mm512_set1_epi32(0x7f800000)),
-        _mm512_slli_epi32(y, 8), _mm512_set1_epi32((int)0x80000000));
-}
-Z4_AVX512 __m512i z4_unfold64_avx512(__m512i y)
-{
-    return z4_select_avx512(
-        z4_select_avx512(y, _mm512_srli_epi64(y, 1), _mm512_set1_epi64(0x7f80000000000000LL)),
-        _mm512_slli_epi64(y, 8), _mm512_set1_epi64((long long)0x8000000000000000ULL));
+    const __m512i top = _mm512_set1_epi8((char)0x80), h = *high, l = *low;
+    *high = z4_select_avx512(_mm512_srli_epi16(h, 1), l, top);
+    *low = z4_select_avx512(l, _mm512_slli_epi16(h, 7), top);
 }
 
 /* Transpose a 4 x 4 matrix of 16-byte pieces, one row a register. Its own inverse. */
 Z4_AVX512 void z4_transpose4x4_avx512(__m512i x[4])
 {
-    const __m512i a = _mm512_shuffle_i64x2(x[0], x[1], 0x44), b = _mm512_shuffle_i64x2(x[2], x[3], 0x44);
-    const __m512i c = _mm512_shuffle_i64x2(x[0], x[1], 0xee), d = _mm512_shuffle_i64x2(x[2], x[3], 0xee);
+    const __m512i a = _mm512_shuffle_i64x2(x[0], x[1], 0x44); /* left halves of rows 0 and 1 */
+    const __m512i b = _mm512_shuffle_i64x2(x[2], x[3], 0x44);
+    const __m512i c = _mm512_shuffle_i64x2(x[0], x[1], 0xee); /* right halves */
+    const __m512i d = _mm512_shuffle_i64x2(x[2], x[3], 0xee);
     x[0] = _mm512_shuffle_i64x2(a, b, 0x88);
     x[1] = _mm512_shuffle_i64x2(a, b, 0xdd);
     x[2] = _mm512_shuffle_i64x2(c, d, 0x88);
@@ -82,12 +72,16 @@ Z4_AVX512 void z4_transpose4x4_avx512(__m512i x[4])
 #define Z4_AT_FRONT8(j) (16 * ((j) & 4) + 16 * (3 - ((j) & 3)) + (j) / 8)
 #define Z4_AT_BACK8(j) (16 * ((j) & 4) + 16 * (3 - ((j) & 3)) + (j) / 8 + 8)
 
-static const uint8_t Z4_EVEN[64] = Z4_TABLE64(Z4_AT_EVEN), Z4_ODD[64] = Z4_TABLE64(Z4_AT_ODD);
-static const uint8_t Z4_FRONT2[64] = Z4_TABLE64(Z4_AT_FRONT2), Z4_BACK2[64] = Z4_TABLE64(Z4_AT_BACK2);
+static const uint8_t Z4_EVEN[64] = Z4_TABLE64(Z4_AT_EVEN);
+static const uint8_t Z4_ODD[64] = Z4_TABLE64(Z4_AT_ODD);
+static const uint8_t Z4_FRONT2[64] = Z4_TABLE64(Z4_AT_FRONT2);
+static const uint8_t Z4_BACK2[64] = Z4_TABLE64(Z4_AT_BACK2);
 static const uint8_t Z4_GATHER4[64] = Z4_TABLE64(Z4_AT_GATHER4);
 static const uint8_t Z4_SCATTER4[64] = Z4_TABLE64(Z4_AT_SCATTER4);
-static const uint8_t Z4_UPPER8[64] = Z4_TABLE64(Z4_AT_UPPER8), Z4_LOWER8[64] = Z4_TABLE64(Z4_AT_LOWER8);
-static const uint8_t Z4_FRONT8[64] = Z4_TABLE64(Z4_AT_FRONT8), Z4_BACK8[64] = Z4_TABLE64(Z4_AT_BACK8);
+static const uint8_t Z4_UPPER8[64] = Z4_TABLE64(Z4_AT_UPPER8);
+static const uint8_t Z4_LOWER8[64] = Z4_TABLE64(Z4_AT_LOWER8);
+static const uint8_t Z4_FRONT8[64] = Z4_TABLE64(Z4_AT_FRONT8);
+static const uint8_t Z4_BACK8[64] = Z4_TABLE64(Z4_AT_BACK8);
 
 Z4_AVX512 size_t z4_split2_avx512(const uint8_t *src, size_t n, uint8_t *const *planes, int fold)
 {
@@ -95,30 +89,26 @@ Z4_AVX512 size_t z4_split2_avx512(const uint8_t *src, size_t n, uint8_t *const *
     uint8_t *p0 = planes[0], *p1 = planes[1];
     size_t i = 0;
     for (; i + 64 <= n; i += 64) {
-        __m512i a = z4_load_avx512(src + 2 * i), b = z4_load_avx512(src + 2 * i + 64);
-        if (fold) {
-            a = z4_fold16_avx512(a);
-            b = z4_fold16_avx512(b);
-        }
-        z4_store_avx512(p0 + i, _mm512_permutex2var_epi8(a, odd, b));
-        z4_store_avx512(p1 + i, _mm512_permutex2var_epi8(a, even, b));
+        const __m512i a = z4_load_avx512(src + 2 * i), b = z4_load_avx512(src + 2 * i + 64);
+        __m512i h = _mm512_permutex2var_epi8(a, odd, b), l = _mm512_permutex2var_epi8(a, even, b);
+        if (fold)
+            z4_fold_bytes_avx512(&h, &l);
+        z4_store_avx512(p0 + i, h);
+        z4_store_avx512(p1 + i, l);
     }
     return i;
 }
 
-Z4_AVX512 size_t z4_interleave2_avx512(const uint8_t *const *planes, size_t n, uint8_t *dst, int fold)
+Z4_AVX512 size_t z4_interleave2_avx512(const uint8_t *const *planes, size_t n, uint8_t *dst,
+                                       int fold)
 {
     const __m512i front = z4_load_avx512(Z4_FRONT2), back = z4_load_avx512(Z4_BACK2);
-    const __m512i top = _mm512_set1_epi8((char)0x80);
     const uint8_t *p0 = planes[0], *p1 = planes[1];
     size_t i = 0;
     for (; i + 64 <= n; i += 64) {
         __m512i h = z4_load_avx512(p0 + i), l = z4_load_avx512(p1 + i);
-        if (fold) { /* shifts of 16-bit words bring the right bit to each byte's top */
-            const __m512i up = _mm512_slli_epi16(h, 7), down = _mm512_srli_epi16(h, 1);
-            h = z4_select_avx512(down, l, top);
-            l = z4_select_avx512(l, up, top);
-        }
+        if (fold)
+            z4_unfold_bytes_avx512(&h, &l);
         z4_store_avx512(dst + 2 * i, _mm512_permutex2var_epi8(l, front, h));
         z4_store_avx512(dst + 2 * i + 64, _mm512_permutex2var_epi8(l, back, h));
     }
@@ -131,20 +121,19 @@ Z4_AVX512 size_t z4_split4_avx512(const uint8_t *src, size_t n, uint8_t *const *
     size_t i = 0;
     for (; i + 64 <= n; i += 64) {
         __m512i x[4];
-        for (int k = 0; k < 4; k++) {
-            x[k] = z4_load_avx512(src + 4 * i + 64 * k);
-            if (fold)
-                x[k] = z4_fold32_avx512(x[k]);
-            x[k] = _mm512_permutexvar_epi8(gather, x[k]);
-        }
+        for (int k = 0; k < 4; k++)
+            x[k] = _mm512_permutexvar_epi8(gather, z4_load_avx512(src + 4 * i + 64 * k));
         z4_transpose4x4_avx512(x);
+        if (fold)
+            z4_fold_bytes_avx512(&x[0], &x[1]);
         for (int k = 0; k < 4; k++)
             z4_store_avx512(planes[k] + i, x[k]);
     }
     return i;
 }
 
-Z4_AVX512 size_t z4_interleave4_avx512(const uint8_t *const *planes, size_t n, uint8_t *dst, int fold)
+Z4_AVX512 size_t z4_interleave4_avx512(const uint8_t *const *planes, size_t n, uint8_t *dst,
+                                       int fold)
 {
     const __m512i scatter = z4_load_avx512(Z4_SCATTER4);
     size_t i = 0;
@@ -152,11 +141,11 @@ Z4_AVX512 size_t z4_interleave4_avx512(const uint8_t *const *planes, size_t n, u
         __m512i x[4];
         for (int k = 0; k < 4; k++)
             x[k] = z4_load_avx512(planes[k] + i);
+        if (fold)
+            z4_unfold_bytes_avx512(&x[0], &x[1]);
         z4_transpose4x4_avx512(x); /* 16 bytes of each plane a register */
-        for (int k = 0; k < 4; k++) {
-            x[k] = _mm512_permutexvar_epi8(scatter, x[k]);
-            z4_store_avx512(dst + 4 * i + 64 * k, fold ? z4_unfold32_avx512(x[k]) : x[k]);
-        }
+        for (int k = 0; k < 4; k++)
+            z4_store_avx512(dst + 4 * i + 64 * k, _mm512_permutexvar_epi8(scatter, x[k]));
     }
     return i;
 }
@@ -169,16 +158,14 @@ Z4_AVX512 size_t z4_split8_avx512(const uint8_t *src, size_t n, uint8_t *const *
         __m512i u[4], l[4];
         for (int k = 0; k < 4; k++) {
             const uint8_t *p = src + 8 * i + 128 * k;
-            __m512i a = z4_load_avx512(p), b = z4_load_avx512(p + 64);
-            if (fold) {
-                a = z4_fold64_avx512(a);
-                b = z4_fold64_avx512(b);
-            }
+            const __m512i a = z4_load_avx512(p), b = z4_load_avx512(p + 64);
             u[k] = _mm512_permutex2var_epi8(a, upper, b);
             l[k] = _mm512_permutex2var_epi8(a, lower, b);
         }
         z4_transpose4x4_avx512(u);
         z4_transpose4x4_avx512(l);
+        if (fold)
+            z4_fold_bytes_avx512(&u[0], &u[1]);
         for (int k = 0; k < 4; k++) {
             z4_store_avx512(planes[k] + i, u[k]);
             z4_store_avx512(planes[k + 4] + i, l[k]);
@@ -187,7 +174,8 @@ Z4_AVX512 size_t z4_split8_avx512(const uint8_t *src, size_t n, uint8_t *const *
     return i;
 }
 
-Z4_AVX512 size_t z4_interleave8_avx512(const uint8_t *const *planes, size_t n, uint8_t *dst, int fold)
+Z4_AVX512 size_t z4_interleave8_avx512(const uint8_t *const *planes, size_t n, uint8_t *dst,
+                                       int fold)
 {
     const __m512i front = z4_load_avx512(Z4_FRONT8), back = z4_load_avx512(Z4_BACK8);
     size_t i = 0;
@@ -197,14 +185,14 @@ Z4_AVX512 size_t z4_interleave8_avx512(const uint8_t *const *planes, size_t n, u
             u[k] = z4_load_avx512(planes[k] + i);
             l[k] = z4_load_avx512(planes[k + 4] + i);
         }
+        if (fold)
+            z4_unfold_bytes_avx512(&u[0], &u[1]);
         z4_transpose4x4_avx512(u);
         z4_transpose4x4_avx512(l);
         for (int k = 0; k < 4; k++) {
             uint8_t *p = dst + 8 * i + 128 * k;
-            const __m512i a = _mm512_permutex2var_epi8(l[k], front, u[k]);
-            const __m512i b = _mm512_permutex2var_epi8(l[k], back, u[k]);
-            z4_store_avx512(p, fold ? z4_unfold64_avx512(a) : a);
-            z4_store_avx512(p + 64, fold ? z4_unfold64_avx512(b) : b);
+            z4_store_avx512(p, _mm512_permutex2var_epi8(l[k], front, u[k]));
+            z4_store_avx512(p + 64, _mm512_permutex2var_epi8(l[k], back, u[k]));
         }
     }
     return i;

@@ -48,7 +48,7 @@ typedef struct z4_xxh3_impl {
     void (*blocks)(uint64_t acc[8], const uint8_t *p, size_t n, const uint8_t *secret);
 } z4_xxh3_impl;
 
-/* ---- arithmetic ------------------------------------------------------------------------------- */
+/* ---- arithmetic ----------------------------------------------------------------------------- */
 Z4_INLINE uint64_t z4_xxh3_mul(uint64_t a, uint64_t b, uint64_t *high)
 {
 #if defined(__SIZEOF_INT128__)
@@ -100,7 +100,7 @@ Z4_INLINE uint64_t z4_xxh3_avalanche64(uint64_t x)
 /* Word k bytes into the default secret. */
 Z4_INLINE uint64_t z4_xxh3_key(size_t k) { return z4_load64(Z4_XXH3_DEFAULT_SECRET + k); }
 
-/* ---- 0 to 240 bytes: no accumulator lanes, default secret and seed ----------------------------- */
+/* ---- 0 to 240 bytes: no accumulator lanes, default secret and seed --------------------------- */
 static inline uint64_t z4_xxh3_64_upto16(const uint8_t *p, size_t n, uint64_t seed)
 {
     if (n > 8) {
@@ -121,7 +121,8 @@ static inline uint64_t z4_xxh3_64_upto16(const uint8_t *p, size_t n, uint64_t se
     if (n) {
         const uint32_t word = p[n - 1] | (uint32_t)n << 8 | (uint32_t)p[0] << 16
                               | (uint32_t)p[n >> 1] << 24;
-        const uint32_t key = z4_load32(Z4_XXH3_DEFAULT_SECRET) ^ z4_load32(Z4_XXH3_DEFAULT_SECRET + 4);
+        const uint8_t *s = Z4_XXH3_DEFAULT_SECRET;
+        const uint32_t key = z4_load32(s) ^ z4_load32(s + 4);
         return z4_xxh3_avalanche64((key + seed) ^ word);
     }
     return z4_xxh3_avalanche64(seed ^ z4_xxh3_key(56) ^ z4_xxh3_key(64));
@@ -222,7 +223,7 @@ static inline void z4_xxh3_128_upto240(const uint8_t *p, size_t n, uint64_t seed
              - z4_xxh3_avalanche(acc[0] * Z4_P64_1 + acc[1] * Z4_P64_4 + (n - seed) * Z4_P64_2);
 }
 
-/* ---- lanes: scalar ---------------------------------------------------------------------------- */
+/* ---- lanes: scalar -------------------------------------------------------------------------- */
 Z4_INLINE void z4_xxh3_stripe_scalar(uint64_t *Z4_RESTRICT acc, const uint8_t *Z4_RESTRICT p,
                                      const uint8_t *Z4_RESTRICT secret)
 {
@@ -247,8 +248,8 @@ static inline void z4_xxh3_blocks_scalar(uint64_t acc[8], const uint8_t *p, size
         for (size_t i = 0; i < 16; i++)
             z4_xxh3_stripe_scalar(acc, p + Z4_XXH3_STRIPE * i, secret + 8 * i);
         for (int i = 0; i < 8; i++) {
-            const uint64_t x = acc[i] ^ acc[i] >> 47 ^ z4_load64(secret + Z4_XXH3_SECRET - 64 + 8 * i);
-            acc[i] = x * Z4_P32_1;
+            const uint64_t key = z4_load64(secret + Z4_XXH3_SECRET - 64 + 8 * i);
+            acc[i] = (acc[i] ^ acc[i] >> 47 ^ key) * Z4_P32_1;
         }
     }
 }
@@ -367,7 +368,7 @@ static inline const z4_xxh3_impl *z4_xxh3_pick(int isa)
     return best;
 }
 
-/* ---- 241 bytes and more ------------------------------------------------------------------------ */
+/* ---- 241 bytes and more ---------------------------------------------------------------------- */
 typedef struct z4_xxh3_state {
     uint64_t acc[8];
     uint64_t seed;
@@ -413,7 +414,8 @@ static inline void z4_xxh3_last(const z4_xxh3_impl *impl, uint64_t acc[8], const
 static inline uint64_t z4_xxh3_merge(const uint64_t acc[8], const uint8_t *key, uint64_t x)
 {
     for (int i = 0; i < 8; i += 2)
-        x += z4_xxh3_mul_fold(acc[i] ^ z4_load64(key + 8 * i), acc[i + 1] ^ z4_load64(key + 8 * i + 8));
+        x += z4_xxh3_mul_fold(acc[i] ^ z4_load64(key + 8 * i),
+                              acc[i + 1] ^ z4_load64(key + 8 * i + 8));
     return z4_xxh3_avalanche(x);
 }
 
@@ -430,8 +432,8 @@ static inline void z4_xxh3_finish(const z4_xxh3_impl *impl, z4_xxh3_state *st, c
                                   size_t total)
 {
     z4_xxh3_advance(impl, st, base, total);
-    z4_xxh3_last(impl, st->acc, base + st->consumed, total - (size_t)st->consumed, base + total - 64,
-                 st->secret);
+    z4_xxh3_last(impl, st->acc, base + st->consumed, total - (size_t)st->consumed,
+                 base + total - Z4_XXH3_STRIPE, st->secret);
 }
 
 /* The hash of base[0, total). st is used up: begin again before the next buffer. */
@@ -476,7 +478,7 @@ static inline void z4_xxh3_128(const z4_xxh3_impl *impl, const void *p, size_t n
     z4_xxh3_128_end(impl, &st, (const uint8_t *)p, n, out);
 }
 
-/* ---- many buffers ------------------------------------------------------------------------------ */
+/* ---- many buffers ---------------------------------------------------------------------------- */
 typedef struct z4_xxh3_stream {
     z4_xxh3_state st;             /* st.consumed: bytes in acc, of the whole input */
     size_t held;                  /* bytes in block: 1..1024 after the first byte */
@@ -490,15 +492,15 @@ static inline void z4_xxh3_stream_begin(z4_xxh3_stream *s, uint64_t seed)
     s->held = 0;
 }
 
-static inline void z4_xxh3_stream_update(const z4_xxh3_impl *impl, z4_xxh3_stream *s, const void *src,
-                                         size_t n)
+static inline void z4_xxh3_stream_update(const z4_xxh3_impl *impl, z4_xxh3_stream *s,
+                                         const void *src, size_t n)
 {
     const uint8_t *p = (const uint8_t *)src;
     size_t whole;
     if (!n)
         return;
     if (n > Z4_XXH3_BLOCK - s->held) {
-        if (s->held) { /* complete the block held; a byte of p is left over, so it is not the last */
+        if (s->held) { /* complete the block held; more follows, so it is not the last */
             const size_t room = Z4_XXH3_BLOCK - s->held;
             memcpy(s->block + s->held, p, room);
             p += room;
