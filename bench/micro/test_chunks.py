@@ -7,6 +7,8 @@ import pytest
 import z4ai
 from bench import data
 
+pytestmark = pytest.mark.benchmark(min_rounds=7, warmup=True, warmup_iterations=1)
+
 NBYTES = 16 << 20
 DTYPES = ("bf16", "fp16", "fp32", "fp8_e4m3")
 

@@ -7,6 +7,8 @@ import pytest
 from bench import data
 from z4ai._fast import hashing
 
+pytestmark = pytest.mark.benchmark(min_rounds=7, warmup=True, warmup_iterations=1)
+
 SIZES = {"64KiB": 64 << 10, "2MiB": 2 << 20}
 
 

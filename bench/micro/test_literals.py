@@ -8,6 +8,8 @@ import zstandard
 from bench import data
 from z4ai._fast import literals, planes
 
+pytestmark = pytest.mark.benchmark(min_rounds=7, warmup=True, warmup_iterations=1)
+
 SYMBOLS = 1 << 20  # the exponents of a 2 MiB chunk of bf16
 
 

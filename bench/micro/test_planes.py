@@ -8,6 +8,8 @@ import pytest
 from bench import data
 from z4ai._fast import planes
 
+pytestmark = pytest.mark.benchmark(min_rounds=7, warmup=True, warmup_iterations=1)
+
 NBYTES = 2 << 20  # one chunk
 LAYOUTS = {
     "bf16": planes.FLOAT2,
