@@ -13,9 +13,10 @@ from .zstd_huffman import close_bits, code_lengths, codes, open_bits, read_tree,
 
 MAGIC = 0xFD2FB528
 BLOCK = 128 * 1024
+MAX_WINDOW = 1 << 27  # literals need none; docs/format/limits.md
 GROUP = 16  # blocks that the encoder looks at together
 FOUR_STREAMS = 1024  # from here on the encoder writes four streams
-MARGIN = 12  # what is quicker to decode may take 1/4096 more
+MARGIN = 11  # what is quicker to decode may take 1/2048 more
 
 RAW, RLE, COMPRESSED, TREELESS = range(4)
 
@@ -83,9 +84,9 @@ def _read_header(reader: _Reader, content_nbytes: int) -> int:
     window = content
     if not single:
         base = 1 << (10 + (window_byte >> 3))
-        if base >= 1 << 32:
-            raise UnsupportedFrame("window of 4 GiB or more")
         window = base + base // 8 * (window_byte & 7)
+        if window > MAX_WINDOW:
+            raise UnsupportedFrame(f"window of {window} bytes")
     if content != content_nbytes:
         raise ValueError(f"declares {content} bytes, expected {content_nbytes}")
     return min(window, BLOCK)
@@ -219,7 +220,9 @@ class _Block:
 def _joint(blocks: Sequence[_Block]) -> tuple[int, _Tree]:
     """Return what blocks take with one tree for all, and the tree; none if all are better raw."""
     blocks = [block for block in blocks if not block.constant]
-    tree = _Tree.of([sum(sums) for sums in zip(*(c for b in blocks for c in b.counts), strict=True)])
+    tree = _Tree.of(
+        [sum(sums) for sums in zip(*(c for b in blocks for c in b.counts), strict=True)]
+    )
     raw = sum(block.raw_nbytes for block in blocks)
     coded = sum(block.least_nbytes(tree) for block in blocks) + len(tree.description)
     return (coded, tree) if tree.lengths and coded < raw else (raw, _Tree())

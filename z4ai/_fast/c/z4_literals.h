@@ -7,7 +7,7 @@
  * Decode:   z4_lit_begin(), then z4_lit_block() until it returns 0, then z4_lit_end().
  *           begin: Z4_OK, Z4_TRUNCATED, Z4_CORRUPT (no such frame, or another content size than
  *           content_nbytes), Z4_UNSUPPORTED (skippable frame, dictionary, checksum, reserved bit,
- *           window above 4 GiB, content size not given).
+ *           window above 128 MiB, content size not given).
  *           block: content of the next block that has any, 0 after the last one, or a status;
  *           Z4_UNSUPPORTED: the block has sequences. Writes nothing beyond dst + capacity + slack,
  *           reads nothing outside src. After an error the decoder must not be used again.

@@ -278,9 +278,9 @@ static int z4_lit_begin(z4_lit_decoder *d, const uint8_t *src, size_t nbytes, si
     window = content;
     if (!single) {
         unsigned log = 10 + (src[0] >> 3);
-        if (log > 31)
-            return Z4_UNSUPPORTED;
         window = ((uint64_t)1 << log) + ((uint64_t)1 << log) / 8 * (src[0] & 7);
+        if (window > Z4_LIT_MAX_WINDOW)
+            return Z4_UNSUPPORTED;
     }
     if (content != content_nbytes)
         return Z4_CORRUPT;

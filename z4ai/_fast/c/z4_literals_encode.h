@@ -3,7 +3,7 @@
  * A frame is cut into blocks of 128 KiB and blocks into groups of 16. All blocks of a group are
  * counted first. One tree for the whole group is taken when it is as small as a tree a block, else
  * the group is halved, and so on. A tree that is in use stays while it is as small as a new one. All
- * sizes compared are exact; "as small" allows 1/4096 more, because each tree costs the decoder time. */
+ * sizes compared are exact; "as small" allows 1/2048 more, because each tree costs the decoder time. */
 #ifndef Z4_LITERALS_ENCODE_H
 #define Z4_LITERALS_ENCODE_H
 
