@@ -33,7 +33,7 @@ from reference_writer import (
 )
 
 from z4ai._reference import decode_array, decode_frame, find_chunks, parse_header, zstd_literals
-from z4ai._reference.frame import CODECS, DTYPES, TRANSFORMS, read_varint
+from z4ai._reference.frame import CODECS, DTYPES, TRANSFORMS, numpy_dtype, read_varint
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "format"
 
@@ -251,6 +251,12 @@ def test_empty_and_scalar_arrays_come_back(shape: tuple[int, ...]) -> None:
     back = decode_array(write_array(np.ones(shape, np.float32), "fp32"))
     assert back.shape == shape
     assert (back == 1).all()
+
+
+@pytest.mark.parametrize("name", ["opaque", "fp4"])
+def test_some_dtypes_have_no_arrays(name: str) -> None:
+    with pytest.raises(ValueError, match="not a dtype of arrays"):
+        numpy_dtype(DTYPE_CODES[name])
 
 
 def test_a_frame_without_an_array_has_none() -> None:
@@ -481,6 +487,7 @@ ZSTD_RULES: dict[str, Callable[[], bytes]] = {
     "a second frame": lambda: zstd(ZSTD_PLANE) + zstd(b"x"),
     "an empty frame behind it": lambda: zstd(ZSTD_PLANE) + zstd(b""),
     "ends early": lambda: zstd(ZSTD_PLANE)[:-1],
+    "ends early, before its checksum": lambda: zstd(ZSTD_PLANE, write_checksum=True)[:-4],
     "nothing": lambda: b"",
     "no Zstandard frame": lambda: b"\0" + zstd(ZSTD_PLANE),
     "a skippable frame before it": lambda: SKIPPABLE + zstd(ZSTD_PLANE),
@@ -558,10 +565,19 @@ def test_a_trailer_is_there_exactly_when_the_page_says_so() -> None:
     refused(write_frame(b"", with_trailer=True), "trailing bytes")
 
 
-@pytest.mark.parametrize("rule", ["n_chunks", "n_chunks 2**64-1", "trailer checksum", "magic"])
-def test_seeking_checks_the_trailer(rule: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("sizes", "sizes in the trailer do not add up"),
+        ("n_chunks", "trailer checksum"),
+        ("n_chunks 2**64-1", "does not fit in the frame"),
+        ("trailer checksum", "trailer checksum"),
+        ("magic", "does not end in a trailer"),
+    ],
+)
+def test_seeking_checks_the_trailer(rule: str, message: str) -> None:
     frame = write_frame(bytes(40), chunk_nbytes=16, trailer=TRAILER_RULES[rule][0])
-    with pytest.raises(ValueError, match="trailer"):
+    with pytest.raises(ValueError, match=message):
         find_chunks(frame)
 
 

@@ -111,7 +111,6 @@ MAX_NDIM = 64
 MIN_CHUNK_ENCODED_NBYTES = 26
 MAX_CHUNK_GROWTH = 1 << 16
 MAX_ZSTD_WINDOW = 1 << 27
-ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 
 # --- What a frame says ----------------------------------------------------------------------------
 
@@ -477,8 +476,6 @@ def _decode_by_library(encoded: bytes, n: int) -> bytes:
 
     try:
         parameters = zstandard.get_frame_parameters(encoded)
-        if encoded[:4] != ZSTD_MAGIC:
-            raise ValueError("a stream is not a Zstandard frame")
         if parameters.content_size != n:
             raise ValueError(f"a Zstandard frame declares another size than {n}")
         if parameters.dict_id:
