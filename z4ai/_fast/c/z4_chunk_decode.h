@@ -54,6 +54,14 @@ Z4_INLINE int z4_decode_check(const z4_chunk_job *job, size_t encoded_nbytes, si
     return Z4_OK;
 }
 
+/* Content is complete: pass over blocks without content, and see that nothing else follows. */
+static int z4_decode_end(const z4_kernels *k, z4_lit_decoder *zstd)
+{
+    uint8_t none = 0;
+    const ptrdiff_t m = z4_lit_block(k->literals, zstd, &none, 0, 0);
+    return m < 0 ? (int)m : m > 0 ? Z4_CORRUPT : z4_lit_end(zstd);
+}
+
 /* One plane of bytes: no interleaving, so it is decoded in place. */
 static int z4_decode_plain(const z4_kernels *k, z4_chunk_job *job, const uint8_t *encoded, uint8_t *content,
                            z4_decode_scratch *scratch, z4_xxh3_state *hash)
@@ -87,7 +95,7 @@ static int z4_decode_plain(const z4_kernels *k, z4_chunk_job *job, const uint8_t
         done += (size_t)m;
         z4_xxh3_advance(k->xxh3, hash, content, done);
     }
-    return z4_lit_end(zstd);
+    return z4_decode_end(k, zstd);
 }
 
 /* Several planes, tile by tile. */
@@ -137,9 +145,11 @@ static int z4_decode_planes(const z4_kernels *k, z4_chunk_job *job, const uint8_
         }
     }
     for (size_t p = 0; p < width; p++) {
-        if (job->stream_codec[p] == Z4_CODEC_ZSTD && z4_lit_end(&scratch->zstd[p]) != Z4_OK) {
+        const int status =
+            job->stream_codec[p] == Z4_CODEC_ZSTD ? z4_decode_end(k, &scratch->zstd[p]) : Z4_OK;
+        if (status != Z4_OK) {
             job->stream = (uint8_t)p;
-            return Z4_CORRUPT;
+            return status;
         }
     }
     return Z4_OK;
