@@ -16,8 +16,8 @@ U32 = Struct("<I")
 U64 = Struct("<Q")
 UNKNOWN_NBYTES = 2**64 - 1
 
-# Versions that an unrelated package of the same name on PyPI wrote behind the same magics; one of its
-# frames has letters where the version is.
+# Versions that an unrelated package of the same name on PyPI wrote behind the same magics; one of
+# its frames has letters where the version is.
 _EARLIER_PACKAGE = frozenset({1, 2, 3, ord("M")})
 
 

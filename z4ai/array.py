@@ -18,9 +18,7 @@ from z4ai.plan import make_plan
 __all__ = ["compress_array", "decompress_array"]
 
 
-def compress_array(
-    array: Any, *, effort: str | None = None, threads: int | None = None
-) -> bytes:
+def compress_array(array: Any, *, effort: str | None = None, threads: int | None = None) -> bytes:
     """Compress an array with its dtype and shape to one frame.
 
     Parameters

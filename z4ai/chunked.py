@@ -1,6 +1,7 @@
 """The load-often path: the same frames as `z4ai.compress`, with the tier that decodes fastest.
 
-Splitting, entropy coding and interleaving run in C, chunk by chunk in cache, on several threads, without the GIL.
+Splitting, entropy coding and interleaving run in C, chunk by chunk in cache, on several threads,
+without the GIL.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read one frame: find its chunks, in memory or through ranged reads, and decode any run of them."""
+"""Read one frame: find its chunks, in memory or by ranged reads, and decode any run of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from z4ai.options import Limits
 
-__all__ = ["FrameIndex", "check_output", "decode_frame", "index_of_buffer", "index_of_range", "jobs_of_chunks"]
+__all__ = [
+    "FrameIndex",
+    "check_output",
+    "decode_frame",
+    "index_of_buffer",
+    "index_of_range",
+    "jobs_of_chunks",
+]
 
 # A header without shape and tables; shapes of four dimensions fit as well.
 _HEADER_GUESS = 128
@@ -88,7 +95,7 @@ def index_of_range(
             msg = "frame ends before its trailer"
             raise TruncatedError(msg, offset=nbytes)
         end = read(nbytes - frame.TRAILER_END_NBYTES, frame.TRAILER_END_NBYTES)
-        n = int.from_bytes(end[:8], "little")
+        n = frame.parse_trailer_claim(end, nbytes)
     _check_claim(header, n, nbytes, limits)
     size = min(frame.trailer_nbytes(n), nbytes - header.nbytes)
     sizes, content_nbytes = frame.parse_trailer(
@@ -120,18 +127,16 @@ def _without_trailer(header: frame.FrameHeader, nbytes: int) -> FrameIndex:
 
 def _check_claim(header: frame.FrameHeader, n_chunks: int, nbytes: int, limits: Limits) -> None:
     """Check that the frame is long enough for its chunks, before a table of them is made."""
-    if 4 * n_chunks > limits.max_table_nbytes:
-        msg = f"table of {n_chunks} chunks exceeds the limit of {limits.max_table_nbytes} bytes"
-        raise LimitError(msg, option="max_table_nbytes")
     least = header.nbytes + n_chunks * frame.MIN_CHUNK_NBYTES + frame.trailer_nbytes(n_chunks)
     if nbytes < least:
         msg = f"frame of {nbytes} bytes, expected at least {least} for its {n_chunks} chunks"
         raise TruncatedError(msg, offset=nbytes)
+    if 4 * n_chunks > limits.max_table_nbytes:
+        msg = f"table of {n_chunks} chunks exceeds the limit of {limits.max_table_nbytes} bytes"
+        raise LimitError(msg, option="max_table_nbytes")
 
 
-def _index(
-    header: frame.FrameHeader, content_nbytes: int, sizes: NDArray[np.uint32]
-) -> FrameIndex:
+def _index(header: frame.FrameHeader, content_nbytes: int, sizes: NDArray[np.uint32]) -> FrameIndex:
     offsets = np.empty(len(sizes) + 1, np.uint64)
     offsets[0] = header.nbytes
     np.cumsum(sizes, dtype=np.uint64, out=offsets[1:])

@@ -140,7 +140,9 @@ _ALIASES = {
     "int2": "int2_unpacked",
     "uint2": "uint2_unpacked",
 }
-_BY_NAME = {d.name: d for d in _TABLE} | {a: d for a, n in _ALIASES.items() for d in _TABLE if d.name == n}
+_BY_NAME = {d.name: d for d in _TABLE} | {
+    a: d for a, n in _ALIASES.items() for d in _TABLE if d.name == n
+}
 
 
 def resolve(dtype: Any) -> DType:
@@ -223,7 +225,7 @@ def dtype_width(code: Any) -> int:
     Returns
     -------
     int
-        1, 2, 4 or 8. Complex numbers are pairs: ``complex64`` has width 4.
+        1, 2, 4, 8 or 16.
 
     Raises
     ------
@@ -236,4 +238,5 @@ def dtype_width(code: Any) -> int:
     >>> z4ai.dtype_width("bf16")
     2
     """
-    return resolve(code).width
+    found = resolve(code)
+    return found.item_nbytes or found.width

@@ -69,7 +69,9 @@ class FrameEncoder:
         jobs = np.zeros(n, JOB)
         starts = np.arange(n, dtype=np.uint64) * np.uint64(chunk_nbytes)
         jobs["content_offset"] = starts + np.uint64(content_offset)
-        jobs["content_nbytes"] = np.minimum(np.uint64(content_nbytes) - starts, np.uint64(chunk_nbytes))
+        jobs["content_nbytes"] = np.minimum(
+            np.uint64(content_nbytes) - starts, np.uint64(chunk_nbytes)
+        )
         jobs["seed"] = starts + np.uint64(self.content_nbytes)
         jobs["layout"] = self.plan.layout
         jobs["other_layout"] = self.plan.other_layout

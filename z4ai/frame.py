@@ -1,4 +1,7 @@
-"""The `Z4AI` frame on the wire: header, chunk headers, trailer. Specification: docs/format/frame.md."""
+"""The `Z4AI` frame on the wire: header, chunk headers, trailer.
+
+Specification: docs/format/frame.md.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,6 @@ from z4ai.errors import (
     TruncatedError,
     UnsupportedCodecError,
 )
-
 from z4ai.options import Limits
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ __all__ = [
     "parse_chunk_header",
     "parse_header",
     "parse_trailer",
+    "parse_trailer_claim",
     "trailer_nbytes",
     "write_chunk_headers",
     "write_header",
@@ -313,7 +316,11 @@ def parse_chunk_header(
     data = table + n * _STREAM.size
     tail = content % width
     chunk_end = pos + encoded
-    streams = [_STREAM.unpack_from(buf, table + p * _STREAM.size) for p in range(n)] if data <= chunk_end else []
+    streams = (
+        [_STREAM.unpack_from(buf, table + p * _STREAM.size) for p in range(n)]
+        if data <= chunk_end
+        else []
+    )
     if data + sum(nbytes for _, nbytes in streams) + tail != chunk_end or not streams:
         msg = f"streams do not add up to the {encoded} bytes of the chunk"
         raise CorruptError(msg, offset=table, chunk=k)
@@ -339,7 +346,7 @@ def parse_chunk_header(
     job["layout"] = layout
     job["swap"] = header.big_endian and layout != BYTES1
     job["n_streams"] = n
-    return chunk_end
+    return int(chunk_end)
 
 
 def most_chunk_nbytes(header: FrameHeader) -> int:
@@ -358,6 +365,21 @@ def write_trailer(header: FrameHeader, sizes: Sequence[int], content_nbytes: int
     fixed = _TRAILER_END.pack(len(sizes), content_nbytes, 0, _wire.MAGIC_FRAME_END)
     checksum = xxh3_64(table + fixed[:16], header.checksum)
     return table + fixed[:16] + _wire.U64.pack(checksum) + _wire.MAGIC_FRAME_END
+
+
+def parse_trailer_claim(buf: memoryview, end: int) -> int:
+    """Read the number of chunks that the trailer at the end of `buf` claims; `end`: for messages.
+
+    Raises
+    ------
+    TruncatedError
+        If there is no trailer: the number would be one of other bytes.
+    """
+    if len(buf) < TRAILER_END_NBYTES or bytes(buf[-4:]) != _wire.MAGIC_FRAME_END:
+        msg = f"frame does not end with its trailer's magic {_wire.MAGIC_FRAME_END!r}"
+        raise TruncatedError(msg, offset=end)
+    n_chunks: int = _TRAILER_END.unpack_from(buf, len(buf) - TRAILER_END_NBYTES)[0]
+    return n_chunks
 
 
 def parse_trailer(
@@ -384,17 +406,15 @@ def parse_trailer(
         Content of the frame.
     """
     end = base + len(buf)
-    if len(buf) < trailer_nbytes(0) or bytes(buf[-4:]) != _wire.MAGIC_FRAME_END:
-        msg = f"frame does not end with its trailer's magic {_wire.MAGIC_FRAME_END!r}"
-        raise TruncatedError(msg, offset=end)
-    n_chunks, content_nbytes, checksum, _ = _TRAILER_END.unpack_from(buf, len(buf) - TRAILER_END_NBYTES)
-    if 4 * n_chunks > limits.max_table_nbytes:
-        msg = f"table of {n_chunks} chunks exceeds the limit of {limits.max_table_nbytes} bytes"
-        raise LimitError(msg, option="max_table_nbytes")
+    n_chunks = parse_trailer_claim(buf, end)
+    _, content_nbytes, checksum, _ = _TRAILER_END.unpack_from(buf, len(buf) - TRAILER_END_NBYTES)
     start = len(buf) - trailer_nbytes(n_chunks)
     if start < 0:
         msg = f"trailer of {n_chunks} chunks does not fit the frame"
         raise CorruptError(msg, offset=end - TRAILER_END_NBYTES)
+    if 4 * n_chunks > limits.max_table_nbytes:
+        msg = f"table of {n_chunks} chunks exceeds the limit of {limits.max_table_nbytes} bytes"
+        raise LimitError(msg, option="max_table_nbytes")
     if xxh3_64(buf[start : len(buf) - 12], header.checksum) != checksum:
         msg = "frame trailer does not match its checksum"
         raise ChecksumError(msg, offset=end - 12)

@@ -52,10 +52,11 @@ class Limits:
     --------
     >>> import z4ai
     >>> blob = z4ai.compress(bytes(1 << 20))
-    >>> z4ai.decompress(blob, limits=z4ai.Limits(max_output_nbytes=1 << 10))
-    Traceback (most recent call last):
-    ...
-    z4ai.errors.LimitError: content of 1048576 bytes exceeds the limit of 1024 bytes; raise Limits.max_output_nbytes to allow it
+    >>> try:
+    ...     z4ai.decompress(blob, limits=z4ai.Limits(max_output_nbytes=1 << 10))
+    ... except z4ai.errors.LimitError as error:
+    ...     print(error.option)
+    max_output_nbytes
     """
 
     max_output_nbytes: int = field(default_factory=_machine_memory)

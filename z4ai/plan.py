@@ -51,6 +51,7 @@ def make_plan(dtype: DType, effort: str) -> Plan:
     """Choose how to code content of `dtype` at a tier."""
     if dtype is OPAQUE:
         return Plan(OPAQUE_CHUNK_NBYTES, BYTES1, BYTES1, _ZSTD_LEVELS[effort])
-    # A skewed sign of fp16 is worth a place beside the exponent: then its plain bytes are the better planes.
+    # A skewed sign of fp16 is worth a place beside the exponent: then its plain bytes are the
+    # better planes.
     other = BYTES2 if dtype is _FP16 else dtype.layout
     return Plan(CHUNK_NBYTES, dtype.layout, other, None)

@@ -44,9 +44,7 @@ def encode_run(
 ) -> int:
     """Encode chunks by the kernels, one behind the other; -> where the last one ends in `out`."""
     with _threads.lease(threads, len(jobs)) as n_threads:
-        return chunks.encode(
-            content, out, offset, jobs.view(np.uint8), gap, gap_stream, n_threads
-        )
+        return chunks.encode(content, out, offset, jobs.view(np.uint8), gap, gap_stream, n_threads)
 
 
 def encode_library_run(
@@ -181,7 +179,9 @@ def _decode_by_library(
     job["status"] = 0
 
 
-def _map(function: Callable[[Any], Any], items: Iterable[Any], threads: int | None) -> Iterator[Any]:
+def _map(
+    function: Callable[[Any], Any], items: Iterable[Any], threads: int | None
+) -> Iterator[Any]:
     """Map in order; on a bounded pool where the library's work can overlap."""
     items = list(items)
     with _threads.lease(threads, len(items)) as n_threads:

@@ -1,34 +1,29 @@
 """Codec `zstd` through the Zstandard library: planes that were made elsewhere, and opaque bytes.
 
-Our own coder (`z4ai._fast.literals`) writes frames without sequences and reads those; everything else that RFC 8878
-allows in a stream comes here. Specification: docs/format/codecs/zstd.md.
+Our own coder (`z4ai._fast.literals`) writes frames without sequences and reads those; everything
+else that RFC 8878 allows in a stream comes here. Specification: docs/format/codecs/zstd.md.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import zstandard
 
 from z4ai.errors import CorruptError, UnsupportedCodecError
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["decode", "encode"]
 
 MAX_WINDOW_NBYTES = 1 << 27
 
 
-def encode(content: Buffer, level: int) -> bytes:
+def encode(content: memoryview, level: int) -> bytes:
     """Compress bytes to one Zstandard frame that declares its content size."""
     params = zstandard.ZstdCompressionParameters.from_level(
-        level, source_size=memoryview(content).nbytes, write_content_size=1
+        level, source_size=content.nbytes, write_content_size=1
     )
     return zstandard.ZstdCompressor(compression_params=params).compress(content)
 
 
-def decode(stream: Buffer, nbytes: int) -> bytes:
+def decode(stream: memoryview, nbytes: int) -> bytes:
     """Decompress one Zstandard frame of exactly `nbytes` bytes of content.
 
     Raises
@@ -49,12 +44,17 @@ def decode(stream: Buffer, nbytes: int) -> bytes:
         raise UnsupportedCodecError(msg)
     if params.content_size != nbytes:
         found = (
-            "no size" if params.content_size == zstandard.CONTENTSIZE_UNKNOWN else params.content_size
+            "no size"
+            if params.content_size == zstandard.CONTENTSIZE_UNKNOWN
+            else params.content_size
         )
         msg = f"Zstandard frame declares {found}, expected {nbytes} bytes"
         raise CorruptError(msg)
     if params.window_size > MAX_WINDOW_NBYTES:
-        msg = f"Zstandard frame has a window of {params.window_size} bytes, expected at most {MAX_WINDOW_NBYTES}"
+        msg = (
+            f"Zstandard frame has a window of {params.window_size} bytes, "
+            f"expected at most {MAX_WINDOW_NBYTES}"
+        )
         raise CorruptError(msg)
     decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_NBYTES)
     try:
