@@ -1,8 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True
 """Runs of chunks, fused and threaded: content to streams and back.
 
-The frame layer describes each chunk by one row of `JOB`; the kernels fill in or follow it. The format around the
-streams (headers, tables) is not known here.
+The frame layer describes each chunk by one row of `JOB`; the kernels fill in or follow it. The
+format around the streams (headers, tables) is not known here.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -71,7 +71,8 @@ cdef extern from "z4_chunk_run.h" nogil:
         size_t end
     void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uint8_t *planes,
                           uint8_t *slot, size_t slot_nbytes) noexcept
-    size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t gap, size_t gap_stream) noexcept
+    size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t gap,
+                           size_t gap_stream) noexcept
     size_t z4_encode_planes_nbytes(uint64_t content_nbytes, size_t width) noexcept
     size_t z4_layout_width(int layout) noexcept
     size_t z4_align64(size_t n) noexcept
@@ -135,7 +136,8 @@ cdef size_t _run_end(const z4_chunk_job *jobs, size_t first, size_t n) noexcept 
     return first
 
 
-def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, int threads, isa=None):
+def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, int threads,
+           isa=None):
     """Decode the streams that `jobs` describe into `content`; each job gets its status.
 
     Parameters
@@ -184,7 +186,8 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
                     z4_decode_worker(&run, <z4_decode_scratch *> scratch)
                 else:
                     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        z4_decode_worker(&run, <z4_decode_scratch *> (scratch + <size_t> t * stride))
+                        z4_decode_worker(
+                            &run, <z4_decode_scratch *> (scratch + <size_t> t * stride))
                 for i in range(first, last):
                     if rows[i].status != Z4_OK:
                         ok = False
@@ -227,7 +230,7 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
     cdef z4_encode_run run
     cdef int t
     cdef uint8_t *scratch
-    cdef uint8_t *mine
+    cdef size_t head_nbytes = z4_align64(sizeof(z4_encode_scratch))
     cdef size_t total = <size_t> content.shape[0]
     if offset > <size_t> out.shape[0]:
         raise ValueError("offset lies behind the end of out")
@@ -241,10 +244,13 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
                 or rows[i].content_nbytes > total - rows[i].content_offset):
             raise ValueError("a job does not lie in the content")
         width = z4_layout_width(rows[i].layout)
-        if rows[i].other_layout >= Z4_LAYOUT_COUNT or z4_layout_width(rows[i].other_layout) != width:
+        if (rows[i].other_layout >= Z4_LAYOUT_COUNT
+                or z4_layout_width(rows[i].other_layout) != width):
             raise ValueError("the two layouts of a job differ in width")
-        slot_nbytes = max(slot_nbytes, z4_encode_bound(rows[i].content_nbytes, width, gap, gap_stream))
-        planes_nbytes = max(planes_nbytes, z4_encode_planes_nbytes(rows[i].content_nbytes, width))
+        slot_nbytes = max(
+            slot_nbytes, z4_encode_bound(rows[i].content_nbytes, width, gap, gap_stream))
+        planes_nbytes = max(
+            planes_nbytes, z4_encode_planes_nbytes(rows[i].content_nbytes, width))
     run.kernels = z4_kernels_pick(_isa(isa))
     run.jobs = rows
     run.content = &content[0]
@@ -255,7 +261,7 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
     run.end = offset
     slot_nbytes = z4_align64(slot_nbytes) if threads > 1 else 0
     planes_nbytes = z4_align64(planes_nbytes)
-    stride = z4_align64(sizeof(z4_encode_scratch)) + planes_nbytes + slot_nbytes
+    stride = head_nbytes + planes_nbytes + slot_nbytes
     scratch = <uint8_t *> PyMem_RawMalloc(stride * <size_t> threads)
     if scratch == NULL:
         raise MemoryError("no memory for the scratch of the encoder")
@@ -267,15 +273,15 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
                 run.placed = first
                 run.last = last
                 if threads == 1:
-                    mine = scratch + z4_align64(sizeof(z4_encode_scratch))
-                    z4_encode_worker(&run, <z4_encode_scratch *> scratch, mine, NULL, 0)
+                    z4_encode_worker(
+                        &run, <z4_encode_scratch *> scratch, scratch + head_nbytes, NULL, 0)
                 else:
                     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
                         z4_encode_worker(
                             &run,
                             <z4_encode_scratch *> (scratch + <size_t> t * stride),
-                            scratch + <size_t> t * stride + z4_align64(sizeof(z4_encode_scratch)),
-                            scratch + <size_t> t * stride + z4_align64(sizeof(z4_encode_scratch)) + planes_nbytes,
+                            scratch + <size_t> t * stride + head_nbytes,
+                            scratch + <size_t> t * stride + head_nbytes + planes_nbytes,
                             slot_nbytes,
                         )
             for i in range(first, last):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -188,5 +187,7 @@ def _map(
         if n_threads <= 1:
             yield from map(function, items)
             return
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to import, rare
+
         with ThreadPoolExecutor(n_threads) as pool:
             yield from pool.map(function, items)
