@@ -22,6 +22,7 @@
 
 #include "z4_literals_decode.h"
 #include "z4_literals_encode.h"
+#include "z4_literals_avx512.h"
 
 /* ---- variants: the same bodies under other target attributes ---- */
 
@@ -57,6 +58,7 @@ static const z4_literals_impl Z4_LITERALS[] = {
     {"scalar", z4_lit_count_scalar, z4_lit_encode4_scalar, z4_lit_decode_scalar},
 #if Z4_X86
     {"avx2", z4_lit_count_scalar, z4_lit_encode4_avx2, z4_lit_decode_avx2},
+    {"avx512", z4_lit_count_scalar, z4_lit_encode4_avx512, z4_lit_decode_avx2},
 #endif
 };
 
@@ -64,7 +66,8 @@ enum { Z4_LITERALS_COUNT = sizeof Z4_LITERALS / sizeof *Z4_LITERALS };
 
 static inline const z4_literals_impl *z4_literals_pick(int isa)
 {
-    return &Z4_LITERALS[isa == Z4_ISA_AVX2 || isa == Z4_ISA_AVX512 ? Z4_LITERALS_COUNT - 1 : 0];
+    int row = isa == Z4_ISA_AVX512 ? 2 : isa == Z4_ISA_AVX2 ? 1 : 0;
+    return &Z4_LITERALS[row < (int)Z4_LITERALS_COUNT ? row : 0];
 }
 
 /* ---- encoder ---- */

@@ -15,39 +15,43 @@
 /* Stream k of a block of n symbols covers `seg` symbols from k * seg on, the fourth what is left. */
 Z4_INLINE size_t z4_lit_segment(size_t n) { return (n + 3) / 4; }
 
-/* Histograms of the four streams of a block (n <= 128 KiB, so a count fits 16 bits; n >= 4). */
+/* Histograms of the four streams of a block (n <= 128 KiB, so a count fits 16 bits; n >= 4). Two
+ * tables a stream, taken in turn: a symbol that repeats waits for its own last store otherwise. */
 Z4_INLINE void z4_lit_count_body(const uint8_t *src, size_t n, uint16_t counts[4][Z4_HUF_SYMBOLS])
 {
     size_t seg = z4_lit_segment(n), shortest = n - 3 * seg, i = 0;
     const uint8_t *s0 = src, *s1 = src + seg, *s2 = src + 2 * seg, *s3 = src + 3 * seg;
-    uint16_t *c0 = counts[0], *c1 = counts[1], *c2 = counts[2], *c3 = counts[3];
-    memset(counts, 0, 4 * Z4_HUF_SYMBOLS * sizeof(uint16_t));
+    uint16_t other[4][Z4_HUF_SYMBOLS];
+    memset(counts, 0, sizeof other);
+    memset(other, 0, sizeof other);
     for (; i + 8 <= shortest; i += 8) {
-        /* one table after the other: a symbol that repeats waits for its last store otherwise */
         uint64_t a = z4_load64(s0 + i), b = z4_load64(s1 + i);
         uint64_t c = z4_load64(s2 + i), d = z4_load64(s3 + i);
-#define Z4_LIT_COUNT(shift)                                                                        \
-    c0[a >> (shift) & 255]++;                                                                      \
-    c1[b >> (shift) & 255]++;                                                                      \
-    c2[c >> (shift) & 255]++;                                                                      \
-    c3[d >> (shift) & 255]++;
-        Z4_LIT_COUNT(0)
-        Z4_LIT_COUNT(8)
-        Z4_LIT_COUNT(16)
-        Z4_LIT_COUNT(24)
-        Z4_LIT_COUNT(32)
-        Z4_LIT_COUNT(40)
-        Z4_LIT_COUNT(48)
-        Z4_LIT_COUNT(56)
+#define Z4_LIT_COUNT(table, shift)                                                                 \
+    table[0][a >> (shift) & 255]++;                                                                \
+    table[1][b >> (shift) & 255]++;                                                                \
+    table[2][c >> (shift) & 255]++;                                                                \
+    table[3][d >> (shift) & 255]++;
+        Z4_LIT_COUNT(counts, 0)
+        Z4_LIT_COUNT(other, 8)
+        Z4_LIT_COUNT(counts, 16)
+        Z4_LIT_COUNT(other, 24)
+        Z4_LIT_COUNT(counts, 32)
+        Z4_LIT_COUNT(other, 40)
+        Z4_LIT_COUNT(counts, 48)
+        Z4_LIT_COUNT(other, 56)
 #undef Z4_LIT_COUNT
     }
     for (; i < seg; i++) {
-        c0[s0[i]]++;
-        c1[s1[i]]++;
-        c2[s2[i]]++;
+        counts[0][s0[i]]++;
+        counts[1][s1[i]]++;
+        counts[2][s2[i]]++;
         if (i < shortest)
-            c3[s3[i]]++;
+            counts[3][s3[i]]++;
     }
+    for (unsigned k = 0; k < 4; k++)
+        for (unsigned s = 0; s < Z4_HUF_SYMBOLS; s++)
+            counts[k][s] = (uint16_t)(counts[k][s] + other[k][s]);
 }
 
 /* A bit container that grows at the top: the newest symbol is topmost, and adding one shifts the
