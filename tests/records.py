@@ -72,11 +72,11 @@ def _constant_suits(plane: bytes) -> bool:
 def _store_hostile(plane: bytes) -> Iterable[tuple[str, bytes, str]]:
     yield "short", plane[:-1], "CorruptError"
     yield "long", plane + b"\0", "CorruptError"
-    yield "empty", b"", "CorruptError"
+    yield "empty", b"", "FormatError"
 
 
 def _constant_hostile(plane: bytes) -> Iterable[tuple[str, bytes, str]]:
-    yield "empty", b"", "CorruptError"
+    yield "empty", b"", "FormatError"
     yield "two bytes", plane[:1] * 2, "CorruptError"
     if len(plane) > 1:
         yield "stored", plane, "CorruptError"
@@ -116,7 +116,7 @@ def zstd_block(kind: int, nbytes: int, body: bytes, *, last: bool = True) -> byt
 def _zstd_hostile(plane: bytes) -> Iterable[tuple[str, bytes, str]]:
     n = len(plane)
     valid = _library(3)(plane)
-    yield "empty", b"", "CorruptError"
+    yield "empty", b"", "FormatError"
     yield "no magic", b"\0" + valid[1:], "CorruptError"
     yield "cut", valid[:-1], "CorruptError"
     yield "cut behind its header", valid[:6], "CorruptError"

@@ -118,7 +118,11 @@ def decompress_array(
     check_output(index.content_nbytes, limits)
     content = np.empty(index.content_nbytes, np.uint8)
     decode_frame(buf, index, content, threads)
-    dtype = numpy_dtype(header.dtype, big_endian=header.big_endian)
-    if header.fortran:
-        return content.view(dtype).reshape(header.shape[::-1]).T
-    return content.view(dtype).reshape(header.shape)
+    flat = content.view(numpy_dtype(header.dtype, big_endian=header.big_endian))
+    try:
+        if header.fortran:
+            return flat.reshape(header.shape[::-1]).T
+        return flat.reshape(header.shape)
+    except ValueError as error:
+        msg = f"shape {header.shape} is more than NumPy can hold: {error}"
+        raise FormatError(msg, offset=24) from error

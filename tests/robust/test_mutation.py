@@ -26,7 +26,6 @@ def outcome(frame: bytes) -> bytes | str:
     try:
         found = z4ai.decompress(frame, limits=LIMITS)
     except Z4Error as error:
-        assert str(error)
         return type(error).__name__
     assert isinstance(found, bytes)
     return found
