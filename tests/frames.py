@@ -58,7 +58,7 @@ def encode(
         chunk_nbytes=chunk_nbytes,
         layout=usual.layout if layout is None else layout,
         other_layout=usual.other_layout if layout is None else layout,
-        zstd_level=level,
+        zstd_levels=None if level is None else (level,) if level else (),
     )
     encoder = FrameEncoder(header, plan)
     made = [encoder.header_bytes]

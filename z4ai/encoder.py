@@ -98,11 +98,11 @@ class FrameEncoder:
         `out` must offer `bound(len(content))` bytes behind `offset`.
         """
         jobs = self.jobs(0, len(content))
-        if self.plan.zstd_level is None:
+        if self.plan.zstd_levels is None:
             end = run.encode_run(content, out, offset, jobs, _GAP, _GAP_STREAM, threads)
         else:
             end = run.encode_library_run(
-                content, out, offset, jobs, _GAP, _GAP_STREAM, threads, self.plan.zstd_level
+                content, out, offset, jobs, _GAP, _GAP_STREAM, threads, self.plan.zstd_levels
             )
         self.seal(out.data, jobs)
         return end

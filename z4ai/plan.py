@@ -18,7 +18,9 @@ CHUNK_NBYTES = 1 << 20
 OPAQUE_CHUNK_NBYTES = 4 << 20
 
 _FP16 = resolve("fp16")
-_ZSTD_LEVELS = {"fast": 1, "balanced": 3, "max": 9}
+# Every level of a tier is tried and the smallest result kept, so no tier is larger than the one
+# below it.
+_ZSTD_LEVELS = {"fast": (3,), "balanced": (3,), "max": (3, 19)}
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,18 @@ class Plan:
         Planes to split into.
     other_layout : int
         Planes to split a chunk into where that promises less; `layout` if there is no choice.
-    zstd_level : int or None
-        Level of the Zstandard library, 0 to store; None for planes by our own kernels.
+    zstd_levels : tuple of int or None
+        Levels of the Zstandard library to try, none to store; None for planes by our own kernels.
     """
 
     chunk_nbytes: int
     layout: int
     other_layout: int
-    zstd_level: int | None
+    zstd_levels: tuple[int, ...] | None
 
 
 # For content of which nothing can be gained: as few chunk headers as the format allows.
-STORE_PLAN = Plan(1 << 26, BYTES1, BYTES1, 0)
+STORE_PLAN = Plan(1 << 26, BYTES1, BYTES1, ())
 
 
 def make_plan(dtype: DType, effort: str) -> Plan:

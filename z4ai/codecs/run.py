@@ -54,7 +54,7 @@ def encode_library_run(
     gap: int,
     gap_stream: int,
     threads: int | None,
-    level: int,
+    levels: tuple[int, ...],
 ) -> int:
     """Encode chunks as opaque bytes by the Zstandard library, or store them; as `encode_run`."""
 
@@ -62,11 +62,10 @@ def encode_library_run(
         begin = int(job["content_offset"])
         chunk = content[begin : begin + int(job["content_nbytes"])]
         checksum = hashing.xxh3_64(chunk, int(job["seed"]))
-        if level:
-            encoded = np.frombuffer(zstd.encode(chunk.data, level), np.uint8)
-            if len(encoded) < len(chunk):
-                return ZSTD, encoded, checksum
-        return STORE, chunk, checksum
+        best = min((zstd.encode(chunk.data, level) for level in levels), key=len, default=None)
+        if best is None or len(best) >= len(chunk):
+            return STORE, chunk, checksum
+        return ZSTD, np.frombuffer(best, np.uint8), checksum
 
     for job, (codec, stream, checksum) in zip(jobs, _map(encode_one, jobs, threads), strict=True):
         begin = offset + int(job["lead"])
