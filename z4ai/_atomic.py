@@ -1,0 +1,101 @@
+"""Files that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["AtomicFile"]
+
+
+class AtomicFile:
+    """A file written under a temporary name beside its place, renamed by `commit`.
+
+    Leaving the ``with`` block without `commit`, for whatever reason, removes the temporary file
+    and leaves the place as it was.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the file goes. A link is followed; what else is no regular file is refused.
+
+    Attributes
+    ----------
+    temporary : str
+        The name it has until then.
+    nbytes : int
+        Bytes written so far.
+    """
+
+    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+        self.path = os.path.realpath(os.fsdecode(path))
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            msg = f"{self.path!r} is not a regular file: it cannot be replaced"
+            raise ValueError(msg)
+        self._folder = os.path.dirname(self.path)
+        self.temporary = os.path.join(self._folder, f".z4ai-{secrets.token_hex(8)}.tmp")
+        self.nbytes = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        self._fd = -1
+        # 0o666 less the umask: the mode of any new file.
+        self._fd = os.open(self.temporary, flags, 0o666)
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def __del__(self) -> None:
+        self.abort()
+
+    def write(self, data: memoryview | bytes) -> None:
+        """Write all of `data` behind what is there."""
+        view = memoryview(data)
+        while len(view):
+            done = os.write(self._fd, view)
+            self.nbytes += done
+            view = view[done:]
+
+    def commit(self) -> None:
+        """Bring the file to the disk and to its name."""
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -2
+        os.replace(self.temporary, self.path)
+        self._fd = -1
+        _sync_folder(self._folder)
+
+    def abort(self) -> None:
+        """Remove the temporary file; nothing after `commit`."""
+        fd = getattr(self, "_fd", -1)
+        if fd == -1:
+            return
+        self._fd = -1
+        if fd >= 0:
+            os.close(fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.temporary)
+
+
+def _sync_folder(folder: str) -> None:
+    """Bring the new name to the disk, where folders can be opened for that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

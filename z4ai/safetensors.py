@@ -1,0 +1,490 @@
+"""`.safetensors` files to `ZSTN` containers and back, and containers of arrays in memory."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from z4ai import _st_header, _wire, zstn
+from z4ai._atomic import AtomicFile
+from z4ai._fast.chunks import BytesBuilder
+from z4ai._progress import Progress
+from z4ai._shared import same_as
+from z4ai._source import Source, open_source, read, source_of_buffer
+from z4ai._st_header import Header, Tensor
+from z4ai.decoder import check_output, index_of_range
+from z4ai.errors import CorruptError, FormatError, TruncatedError
+from z4ai.frame import NO_LIMITS
+from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
+from z4ai.zstn_decode import IntoMemory, Sink, TensorDecoder, WriteOut
+from z4ai.zstn_encode import FrameWaves
+from z4ai.zstn_reader import ZstnReader
+from z4ai.zstn_writer import ZstnWriter, container_stats
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+    from typing import BinaryIO, Literal
+
+    from z4ai.zstn import Location
+
+    Path = str | bytes | os.PathLike[Any]
+    ProgressWish = bool | Callable[[int, int], object] | None
+
+__all__ = [
+    "ZstnReader",
+    "ZstnWriter",
+    "compress_bytes",
+    "compress_file",
+    "decompress_bytes",
+    "decompress_file",
+    "load_numpy",
+    "read_header",
+    "save_numpy",
+]
+
+
+def compress_file(
+    src: Path,
+    dst: Path,
+    *,
+    effort: str | None = None,
+    threads: int | None = None,
+    progress: ProgressWish = None,
+    verify: bool = False,
+    fallback: Literal["bytes"] | None = None,
+) -> dict[str, Any]:
+    """Compress a `.safetensors` file to a `ZSTN` container.
+
+    Parameters
+    ----------
+    src, dst : path-like
+        The file to read and the one to write, which may be the same. `dst` is replaced only when
+        the container is complete and on the disk; until then a temporary file lies beside it.
+    effort : {"fast", "balanced", "default", "max"}, optional
+        Decode speed against size. None is ``"balanced"``.
+    threads : int, optional
+        Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
+    progress : bool or callable, optional
+        True draws a bar; a callable is called with ``(done_bytes, total_bytes)``.
+    verify : bool
+        Decode what was written and compare it with `src` before `dst` is replaced.
+    fallback : {"bytes"}, optional
+        What to do with a file that safetensors would refuse: None raises; ``"bytes"`` compresses
+        it as a plain `Z4AI` frame, which `decompress_file` reads as well.
+
+    Returns
+    -------
+    dict
+        ``original_bytes``, ``compressed_bytes``, ``ratio``, ``saved_pct``; ``n_tensors``, and
+        ``n_shared``, the number of them that share the bytes of another one.
+
+    Raises
+    ------
+    FormatError
+        If safetensors would refuse the file; `tensor` names the tensor to blame. If `verify`
+        finds a difference.
+    OSError
+        If a file cannot be read or written.
+
+    Notes
+    -----
+    Memory is a few chunks a thread, whatever the size of the file and of its tensors.
+    """
+    tier = resolve_effort(effort)
+    _check_fallback(fallback)
+    source = open_source(src)
+    try:
+        with AtomicFile(dst) as target:
+            passes = 2 if verify else 1
+            with Progress(progress, source.nbytes * passes, "compress") as bar:
+                stats = _compress(source, target.write, tier, threads, bar, fallback)
+                if verify:
+                    _verify(source, target.temporary, threads, bar)
+            # Some systems do not replace a file that is open.
+            source.close()
+            target.commit()
+    finally:
+        source.close()
+    return stats
+
+
+def decompress_file(
+    src: Path,
+    dst: Path,
+    *,
+    threads: int | None = None,
+    progress: ProgressWish = None,
+    limits: Limits | None = None,
+) -> dict[str, Any]:
+    """Restore the file that `compress_file` compressed, byte for byte.
+
+    Parameters
+    ----------
+    src, dst : path-like
+        The file to read and the one to write, which may be the same. `dst` is replaced only when
+        it is complete and verified; until then a temporary file lies beside it.
+    threads, progress
+        As `compress_file`.
+    limits : Limits, optional
+        Only ``max_table_nbytes`` applies: the content is never held as a whole.
+
+    Returns
+    -------
+    dict
+        As `compress_file`.
+
+    Raises
+    ------
+    FormatError
+        If `src` is neither a container nor a frame, or damaged; `tensor` names the tensor.
+    LimitError
+        If its index is larger than `limits` allow.
+    OSError
+        If a file cannot be read or written.
+    """
+    source = open_source(src)
+    try:
+        plan = _plan_restore(source, limits or DEFAULT_LIMITS)
+        with AtomicFile(dst) as target:
+            with Progress(progress, plan.original_nbytes, "decompress") as bar:
+                plan.restore(WriteOut(target.write), threads, bar)
+            source.close()
+            target.commit()
+    finally:
+        source.close()
+    return plan.stats()
+
+
+def compress_bytes(
+    data: Any,
+    *,
+    effort: str | None = None,
+    threads: int | None = None,
+    progress: ProgressWish = None,
+    fallback: Literal["bytes"] | None = None,
+) -> bytes:
+    """Compress the bytes of a `.safetensors` file to those of a container.
+
+    The same bytes as `compress_file` writes, with the same parameters.
+
+    Examples
+    --------
+    >>> from z4ai.safetensors import compress_bytes, decompress_bytes
+    >>> file = b'\\x02' + bytes(7) + b'{}'
+    >>> decompress_bytes(compress_bytes(file)) == file
+    True
+    """
+    tier = resolve_effort(effort)
+    _check_fallback(fallback)
+    source = source_of_buffer(data)
+    out = io.BytesIO()
+    with Progress(progress, source.nbytes, "compress") as bar:
+        _compress(source, out.write, tier, threads, bar, fallback)
+    return out.getvalue()
+
+
+def decompress_bytes(
+    blob: Any,
+    *,
+    threads: int | None = None,
+    progress: ProgressWish = None,
+    limits: Limits | None = None,
+) -> bytes:
+    """Restore the bytes of the `.safetensors` file that a container in memory holds.
+
+    Raises
+    ------
+    FormatError
+        If `blob` is neither a container nor a frame, or damaged.
+    LimitError
+        If the file or the index is larger than `limits` allow.
+    """
+    limits = limits or DEFAULT_LIMITS
+    plan = _plan_restore(source_of_buffer(blob), limits)
+    check_output(plan.original_nbytes, limits)
+    builder = BytesBuilder(plan.original_nbytes)
+    with (
+        memoryview(builder) as view,
+        Progress(progress, plan.original_nbytes, "decompress") as bar,
+    ):
+        plan.restore(IntoMemory(np.frombuffer(view, np.uint8)), threads, bar)
+    return builder.finish(plan.original_nbytes)
+
+
+def save_numpy(
+    tensors: Mapping[str, Any],
+    file: Path | BinaryIO,
+    metadata: dict[str, str] | None = None,
+    *,
+    effort: str | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Write arrays to a container, as `safetensors.numpy.save_file` writes them to its file.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array_like
+        The arrays, of dtypes that safetensors knows.
+    file : path-like or binary file object
+        Where to write.
+    metadata : dict of str to str, optional
+        Kept beside them.
+    effort, threads
+        As `compress_file`.
+
+    Returns
+    -------
+    dict
+        As `compress_file`.
+
+    Examples
+    --------
+    >>> import io, numpy as np
+    >>> from z4ai.safetensors import load_numpy, save_numpy
+    >>> file = io.BytesIO()
+    >>> save_numpy({"w": np.zeros(1 << 16, np.float16)}, file)["n_tensors"]
+    1
+    >>> load_numpy(file)["w"].shape
+    (65536,)
+    """
+    with ZstnWriter(file, effort=effort, threads=threads, metadata=metadata) as writer:
+        for name, array in tensors.items():
+            writer.add(name, array)
+        return writer.close()
+
+
+def load_numpy(
+    file: Path | BinaryIO, *, threads: int | None = None, limits: Limits | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Read all tensors of a container into arrays.
+
+    Parameters
+    ----------
+    file : path-like or seekable binary file object
+        The container.
+    threads, limits
+        As `ZstnReader.open`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        In the order of the tensors' data; each array is new, writable and its own.
+
+    Raises
+    ------
+    TypeError
+        If a tensor's dtype has no NumPy form: use `ZstnReader.read_raw`.
+    FormatError, LimitError, OSError
+        As `ZstnReader.open` and `ZstnReader.read_numpy`.
+    """
+    with ZstnReader.open(file, threads=threads, limits=limits) as reader:
+        return {name: reader.read_numpy(name) for name in reader}
+
+
+def read_header(file: Path | BinaryIO) -> Header:
+    """Read the header of a plain `.safetensors` file, and check it as `compress_file` does.
+
+    Returns
+    -------
+    Header
+        ``tensors``, in the order of their data, each with ``name``, ``dtype``, ``shape``,
+        ``begin``, ``end``, ``nbytes``; and ``metadata``.
+
+    Raises
+    ------
+    FormatError
+        If safetensors would refuse the file.
+    """
+    source = open_source(file)
+    try:
+        return _parse_original(source)[1]
+    finally:
+        source.close()
+
+
+# --- Compressing ----------------------------------------------------------------------------------
+
+
+def _check_fallback(fallback: str | None) -> None:
+    if fallback not in (None, "bytes"):
+        msg = f"unknown fallback {fallback!r}: expected 'bytes' or None"
+        raise ValueError(msg)
+
+
+def _compress(
+    source: Source,
+    write: Callable[[memoryview], object],
+    effort: str,
+    threads: int | None,
+    bar: Progress,
+    fallback: str | None,
+) -> dict[str, Any]:
+    try:
+        header_bytes, header = _parse_original(source)
+    except FormatError:
+        if fallback is None:
+            raise
+        return _compress_as_bytes(source, write, effort, threads, bar)
+    start = 8 + len(header_bytes)
+    bar.update(start)
+    head = zstn.write_header()
+    write(memoryview(head))
+    tensors = header.tensors
+    first = same_as(source, start, tensors)
+    waves = FrameWaves(write, len(head), effort, threads, bar.update)
+    numbers: list[int | None] = []
+    n_shared = 0
+    for k, tensor in enumerate(tensors):
+        if tensor.begin == tensor.end:
+            numbers.append(None)
+        elif first[k] != k:
+            numbers.append(numbers[first[k]])
+            n_shared += 1
+            bar.update(tensor.nbytes)
+        else:
+            numbers.append(_add(waves, source, start + tensor.begin, tensor))
+    waves.flush()
+    locations: list[Location] = [
+        zstn.NO_LOCATION if number is None else (*waves.frames[number], 0) for number in numbers
+    ]
+    end = zstn.write_end(header_bytes, locations, header.data_nbytes, waves.position, effort)
+    write(memoryview(end))
+    return container_stats(source.nbytes, waves.position + len(end), len(tensors), n_shared)
+
+
+def _add(waves: FrameWaves, source: Source, begin: int, tensor: Tensor) -> int:
+    dtype = _st_header.dtype_of(tensor.dtype)
+    if source.memory is not None:
+        return waves.add_from(dtype, source.memory, begin, tensor.nbytes)
+    return waves.add(
+        dtype, tensor.nbytes, lambda at, view: source.read_into(begin + at, view)
+    )
+
+
+def _compress_as_bytes(
+    source: Source,
+    write: Callable[[memoryview], object],
+    effort: str,
+    threads: int | None,
+    bar: Progress,
+) -> dict[str, Any]:
+    waves = FrameWaves(write, 0, effort, threads, bar.update)
+    _add(waves, source, 0, _whole(source.nbytes))
+    waves.flush()
+    return container_stats(source.nbytes, waves.position, 0, 0)
+
+
+def _whole(nbytes: int) -> Tensor:
+    """A file that is not looked into, as one tensor of bytes."""
+    return Tensor("", "", (nbytes,), 0, nbytes)
+
+
+def _parse_original(source: Source) -> tuple[bytes, Header]:
+    """Read and check the header of a `.safetensors` file, and that its data is all there."""
+    if source.nbytes < 8:
+        msg = f"safetensors file ends after {source.nbytes} bytes, expected at least 8"
+        raise TruncatedError(msg, offset=source.nbytes)
+    (header_nbytes,) = _wire.U64.unpack(read(source, 0, 8))
+    if header_nbytes > _st_header.MAX_HEADER_NBYTES:
+        msg = (
+            f"not a safetensors file: JSON header of {header_nbytes} bytes, "
+            f"expected at most {_st_header.MAX_HEADER_NBYTES}"
+        )
+        raise CorruptError(msg, offset=0)
+    if header_nbytes > source.nbytes - 8:
+        msg = f"JSON header of {header_nbytes} bytes does not fit a file of {source.nbytes}"
+        raise TruncatedError(msg, offset=source.nbytes)
+    header_bytes = bytes(read(source, 8, header_nbytes))
+    header = _st_header.parse(header_bytes)
+    expected = 8 + header_nbytes + header.data_nbytes
+    if source.nbytes != expected:
+        last = header.tensors[-1].name if header.tensors else None
+        if source.nbytes < expected:
+            msg = f"safetensors file has {source.nbytes} bytes, its tensors end at {expected}"
+            raise TruncatedError(msg, offset=source.nbytes, tensor=last)
+        msg = f"{source.nbytes - expected} bytes follow the data of the last tensor"
+        raise CorruptError(msg, offset=expected, tensor=last)
+    return header_bytes, header
+
+
+def _verify(source: Source, written: str, threads: int | None, bar: Progress) -> None:
+    """Restore what was written and compare it with the original."""
+    position = 0
+    expected = np.empty(0, np.uint8)
+
+    def compare(part: memoryview) -> None:
+        nonlocal position, expected
+        if len(expected) < len(part):
+            expected = np.empty(len(part), np.uint8)
+        original = expected[: len(part)]
+        source.read_into(position, original.data)
+        if not np.array_equal(original, np.frombuffer(part, np.uint8)):
+            msg = "what was written does not restore the original: did it change meanwhile?"
+            raise CorruptError(msg, offset=position)
+        position += len(part)
+
+    copy = open_source(written)
+    try:
+        _plan_restore(copy, NO_LIMITS).restore(WriteOut(compare), threads, bar)
+    finally:
+        copy.close()
+    if position != source.nbytes:
+        msg = f"what was written restores {position} bytes, the original has {source.nbytes}"
+        raise CorruptError(msg, offset=position)
+
+
+# --- Restoring ------------------------------------------------------------------------------------
+
+
+class _Restore:
+    """What restores a file: a container, or a frame alone."""
+
+    def __init__(
+        self,
+        source: Source,
+        limits: Limits,
+        head: bytes,
+        tensors: list[Tensor],
+        locations: list[Location],
+        n_tensors: int,
+    ) -> None:
+        self._source = source
+        self._limits = limits
+        self._head = head
+        self._tensors = tensors
+        self._locations = locations
+        self._n_tensors = n_tensors
+        self.original_nbytes = len(head) + (tensors[-1].end if tensors else 0)
+
+    def restore(self, sink: Sink, threads: int | None, bar: Progress) -> None:
+        """Hand the whole file to `sink`, piece by piece."""
+        if self._head:
+            part = sink.room(len(self._head))
+            part[:] = np.frombuffer(self._head, np.uint8)
+            sink.commit(part)
+            bar.update(len(self._head))
+        decoder = TensorDecoder(self._source, self._limits, threads, bar.update)
+        decoder.decode_all(self._tensors, self._locations, sink)
+
+    def stats(self) -> dict[str, Any]:
+        stored = {location for location in self._locations if location[1]}
+        with_data = sum(location[1] > 0 for location in self._locations)
+        n_shared = with_data - len(stored)
+        return container_stats(
+            self.original_nbytes, self._source.nbytes, self._n_tensors, n_shared
+        )
+
+
+def _plan_restore(source: Source, limits: Limits) -> _Restore:
+    magic = bytes(read(source, 0, min(4, source.nbytes)))
+    if magic == _wire.MAGIC_FRAME:
+        index = index_of_range(lambda at, n: read(source, at, n), source.nbytes, limits)
+        whole = _whole(index.content_nbytes)
+        return _Restore(source, limits, b"", [whole], [(0, source.nbytes, 0)], 0)
+    container = zstn.parse_container(source, limits)
+    head = _wire.U64.pack(len(container.header_bytes)) + container.header_bytes
+    tensors = container.header.tensors
+    return _Restore(source, limits, head, tensors, container.locations, len(tensors))

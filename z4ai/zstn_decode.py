@@ -1,0 +1,366 @@
+"""Frames of a container to the content of its tensors, a bounded wave of it at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from z4ai._fast.chunks import JOB
+from z4ai._source import Scratch, Source, read
+from z4ai.codecs import run
+from z4ai.decoder import FrameIndex, index_of_range, jobs_of_chunks
+from z4ai.errors import CorruptError, FormatError
+from z4ai.zstn_encode import wave_nbytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from z4ai._st_header import Tensor
+    from z4ai.options import Limits
+    from z4ai.zstn import Location
+
+__all__ = ["Discard", "IntoMemory", "Sink", "TensorDecoder", "WriteOut"]
+
+# What is read around the content of frames that hardly shrink: their headers.
+_SLACK = 1 << 20
+# How much content may be decoded that no tensor asked for: tensors may share frames.
+_WASTE_FACTOR = 8
+_WASTE_NBYTES = 1 << 29
+
+
+class Sink(Protocol):
+    """Where restored content goes, piece by piece, in order."""
+
+    def room(self, nbytes: int) -> NDArray[np.uint8]:
+        """Return memory for the next content."""
+
+    def commit(self, content: NDArray[np.uint8]) -> None:
+        """Take the content, which fills what `room` returned and is verified."""
+
+
+class IntoMemory:
+    """Sink that is the memory the caller wants filled."""
+
+    def __init__(self, out: NDArray[np.uint8]) -> None:
+        self._out = out
+        self._fill = 0
+
+    def room(self, nbytes: int) -> NDArray[np.uint8]:
+        return self._out[self._fill : self._fill + nbytes]
+
+    def commit(self, content: NDArray[np.uint8]) -> None:
+        self._fill += len(content)
+
+
+class WriteOut:
+    """Sink that hands each piece to a function; the memory is used again."""
+
+    def __init__(self, write: Callable[[memoryview], None]) -> None:
+        self._scratch = Scratch()
+        self._write = write
+
+    def room(self, nbytes: int) -> NDArray[np.uint8]:
+        return self._scratch.take(nbytes)
+
+    def commit(self, content: NDArray[np.uint8]) -> None:
+        self._write(content.data)
+
+
+class Discard(WriteOut):
+    """Sink for content that is only verified."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+
+
+class _Item(NamedTuple):
+    """A frame in a wave: whose it is, where it begins in the container and in what was read."""
+
+    tensor: Tensor
+    offset: int
+    nbytes: int
+    base: int
+
+
+class TensorDecoder:
+    """Decoder of tensors of one container; not to be shared between threads.
+
+    Parameters
+    ----------
+    source : Source
+        The container.
+    limits : Limits
+        For the tables of frames.
+    threads : int or None
+        The caller's wish.
+    done : callable, optional
+        Called with the number of content bytes that have been committed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        limits: Limits,
+        threads: int | None,
+        done: Callable[[int], None] | None = None,
+    ) -> None:
+        self._source = source
+        self._limits = limits
+        self._threads = threads
+        self._done = done
+        self._wave = wave_nbytes(threads)
+        self._encoded = Scratch()
+        self._edge = Scratch()
+        self._chunk: tuple[int, int, NDArray[np.uint8]] | None = None
+        self._frame: tuple[int, FrameIndex] | None = None
+        self._waste = 0
+
+    # --- Many tensors -----------------------------------------------------------------------------
+
+    def decode_all(
+        self, tensors: Sequence[Tensor], locations: Sequence[Location], sink: Sink
+    ) -> None:
+        """Decode tensors, one behind the other, into `sink`."""
+        most_waste = _WASTE_NBYTES + _WASTE_FACTOR * (
+            self._source.nbytes + sum(t.end - t.begin for t in tensors)
+        )
+        k = 0
+        while k < len(tensors):
+            stop = self._wave_end(tensors, locations, k)
+            k += self._decode_wave(tensors[k:stop], locations[k:stop], sink)
+            if k < stop:
+                self.decode(tensors[k], locations[k], 0, tensors[k].nbytes, sink)
+                k += 1
+            if self._waste > most_waste:
+                msg = "frames hold far more content than the tensors that lie in them"
+                raise CorruptError(msg, tensor=tensors[k - 1].name)
+
+    def _wave_end(
+        self, tensors: Sequence[Tensor], locations: Sequence[Location], first: int
+    ) -> int:
+        """The tensor at which a wave that begins with `first` ends: one at least is in it."""
+        content = encoded = 0
+        for k in range(first, len(tensors)):
+            content += tensors[k].end - tensors[k].begin
+            encoded += locations[k][1]
+            if content > self._wave or encoded > self._wave + _SLACK:
+                return max(k, first + 1)
+        return len(tensors)
+
+    def _decode_wave(
+        self, tensors: Sequence[Tensor], locations: Sequence[Location], sink: Sink
+    ) -> int:
+        """Decode tensors that have a frame each; -> how many, up to the first that has not."""
+        if len(tensors) == 1 and locations[0][1] > self._wave + _SLACK:
+            return 0
+        items, encoded = self._read_frames(tensors, locations)
+        jobs: list[NDArray[np.void]] = []
+        content_nbytes = 0
+        count = len(tensors)
+        for k, item in enumerate(items):
+            if item.nbytes == 0:
+                jobs.append(_NO_JOBS)
+                continue
+            with _Blame(item):
+                index = self._index(item, encoded)
+            whole = locations[k][2] == 0 and index.content_nbytes == item.tensor.nbytes
+            if not whole or content_nbytes + index.content_nbytes > self._wave:
+                count = k
+                break
+            with _Blame(item, item.base):
+                mine = jobs_of_chunks(
+                    encoded,
+                    index,
+                    0,
+                    index.n_chunks,
+                    base=item.base,
+                    content_offset=content_nbytes,
+                )
+            jobs.append(mine)
+            content_nbytes += index.content_nbytes
+        if content_nbytes:
+            content = sink.room(content_nbytes)
+            self._run(encoded, content, jobs, items)
+            self._commit(sink, content)
+        return count
+
+    def _index(self, item: _Item, encoded: memoryview) -> FrameIndex:
+        view = encoded[item.base : item.base + item.nbytes]
+        return index_of_range(lambda at, n: view[at : at + n], item.nbytes, self._limits)
+
+    def _read_frames(
+        self, tensors: Sequence[Tensor], locations: Sequence[Location]
+    ) -> tuple[list[_Item], memoryview]:
+        """Bring the frames of a wave into memory; neighbours by one read."""
+        if self._source.memory is not None:
+            items = [_Item(t, at, n, at) for t, (at, n, _) in zip(tensors, locations, strict=True)]
+            return items, self._source.memory.data
+        buffer = self._encoded.take(sum(nbytes for _, nbytes, _ in locations)).data
+        items = []
+        fill = 0
+        begin, end, base = 0, 0, 0
+        for tensor, (offset, nbytes, _) in zip(tensors, locations, strict=True):
+            if nbytes and offset != end:
+                if end > begin:
+                    self._source.read_into(begin, buffer[base:fill])
+                begin, end, base = offset, offset, fill
+            items.append(_Item(tensor, offset, nbytes, fill))
+            fill += nbytes
+            end += nbytes
+        if end > begin:
+            self._source.read_into(begin, buffer[base:fill])
+        return items, buffer
+
+    # --- One tensor -------------------------------------------------------------------------------
+
+    def frame_index(self, tensor: Tensor, location: Location) -> FrameIndex:
+        """Find the chunks of a tensor's frame, and check that the tensor lies in it."""
+        offset, nbytes, content_offset = location
+        if self._frame is not None and self._frame[0] == offset:
+            index = self._frame[1]
+        else:
+            item = _Item(tensor, offset, nbytes, 0)
+            with _Blame(item):
+                index = index_of_range(
+                    lambda at, n: read(self._source, offset + at, n), nbytes, self._limits
+                )
+            self._frame = offset, index
+            self._waste += index.offsets.nbytes
+        if content_offset + tensor.nbytes > index.content_nbytes:
+            msg = f"tensor of {tensor.nbytes} bytes at {content_offset} is not within its frame"
+            raise CorruptError(msg, tensor=tensor.name, offset=offset)
+        return index
+
+    def decode(
+        self, tensor: Tensor, location: Location, begin: int, end: int, sink: Sink
+    ) -> None:
+        """Decode the bytes `begin` … `end` of a tensor, from those chunks alone."""
+        if begin >= end:
+            return
+        index = self.frame_index(tensor, location)
+        begin += location[2]
+        end += location[2]
+        chunk_nbytes = index.header.chunk_nbytes
+        k = begin // chunk_nbytes
+        while begin < end:
+            at = k * chunk_nbytes
+            whole = min(chunk_nbytes, index.content_nbytes - at)
+            if begin > at or end < at + whole:
+                chunk = self._decode_edge(tensor, location[0], index, k)
+                stop = min(end, at + whole)
+                part = sink.room(stop - begin)
+                part[:] = chunk[begin - at : stop - at]
+                self._waste += whole - len(part)
+                k += 1
+            else:
+                last = self._run_of_chunks(index, k, end)
+                stop = min(last * chunk_nbytes, index.content_nbytes)
+                part = sink.room(stop - begin)
+                self._decode_chunks(tensor, location[0], index, k, last, part)
+                k = last
+            self._commit(sink, part)
+            begin = stop
+
+    def _run_of_chunks(self, index: FrameIndex, first: int, end: int) -> int:
+        """Number of the chunk behind those that can be decoded at once, up to content `end`."""
+        chunk_nbytes = index.header.chunk_nbytes
+        last = index.n_chunks if end == index.content_nbytes else end // chunk_nbytes
+        last = min(last, first + max(1, self._wave // chunk_nbytes))
+        most = int(index.offsets[first]) + self._wave + _SLACK
+        fits = int(np.searchsorted(index.offsets, most, side="right")) - 1
+        return max(first + 1, min(last, fits))
+
+    def _decode_edge(
+        self, tensor: Tensor, offset: int, index: FrameIndex, k: int
+    ) -> NDArray[np.uint8]:
+        """Decode a chunk of which a part is wanted; tensors may be neighbours in one chunk."""
+        if self._chunk is not None and self._chunk[:2] == (offset, k):
+            return self._chunk[2]
+        begin = k * index.header.chunk_nbytes
+        self._chunk = None
+        chunk = self._edge.take(min(index.header.chunk_nbytes, index.content_nbytes - begin))
+        self._decode_chunks(tensor, offset, index, k, k + 1, chunk)
+        self._chunk = offset, k, chunk
+        return chunk
+
+    def _decode_chunks(
+        self,
+        tensor: Tensor,
+        offset: int,
+        index: FrameIndex,
+        first: int,
+        last: int,
+        content: NDArray[np.uint8],
+    ) -> None:
+        begin, end = int(index.offsets[first]), int(index.offsets[last])
+        if self._source.memory is not None:
+            encoded, base = self._source.memory.data, offset
+        else:
+            encoded = read(self._source, offset + begin, end - begin, self._encoded)
+            base = -begin
+        item = _Item(tensor, offset, index.nbytes, base)
+        with _Blame(item, base):
+            jobs = jobs_of_chunks(encoded, index, first, last, base=base)
+        self._run(encoded, content, [jobs], [item], first)
+
+    # --- The kernels ------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        encoded: memoryview,
+        content: NDArray[np.uint8],
+        jobs: list[NDArray[np.void]],
+        items: Sequence[_Item],
+        first_chunk: int = 0,
+    ) -> None:
+        """Decode chunks of several frames; an error names the tensor and its own chunk."""
+        together = jobs[0] if len(jobs) == 1 else np.concatenate(jobs)
+        try:
+            run.decode_run(
+                np.frombuffer(encoded, np.uint8),
+                content,
+                together,
+                self._threads,
+                first_chunk=first_chunk,
+            )
+        except FormatError as error:
+            if error.chunk is None:
+                raise
+            chunk = error.chunk - first_chunk
+            for item, mine in zip(items, jobs, strict=False):
+                if chunk < len(mine):
+                    error.tensor = item.tensor.name
+                    error.chunk = chunk + first_chunk
+                    if error.offset is not None:
+                        error.offset += item.offset - item.base
+                    break
+                chunk -= len(mine)
+            raise
+
+    def _commit(self, sink: Sink, content: NDArray[np.uint8]) -> None:
+        sink.commit(content)
+        if self._done is not None:
+            self._done(len(content))
+
+
+_NO_JOBS = np.empty(0, JOB)
+
+
+class _Blame:
+    """Context in which an error about a frame gets its tensor, and its offset in the container."""
+
+    def __init__(self, item: _Item, base: int = 0) -> None:
+        self._item = item
+        self._base = base
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, FormatError) and error.tensor is None:
+            error.tensor = self._item.tensor.name
+            if error.offset is not None:
+                error.offset += self._item.offset - self._base

@@ -1,0 +1,236 @@
+"""Content of many tensors to frames, one behind the other, a bounded wave of it at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from z4ai import frame
+from z4ai._fast import _threads
+from z4ai._source import Scratch
+from z4ai.codecs import run
+from z4ai.encoder import FrameEncoder
+from z4ai.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from z4ai.dtypes import DType
+
+__all__ = ["FrameWaves", "wave_nbytes"]
+
+_GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
+_MIB = 1 << 20
+
+
+def wave_nbytes(threads: int | None) -> int:
+    """Content to work on at a time: some chunks a thread, up to what memory may show."""
+    return min(max(8, 4 * _threads.effective(threads, 1 << 10)), 40) * _MIB
+
+
+class _Piece(NamedTuple):
+    """Content of one frame in a wave."""
+
+    number: int
+    encoder: FrameEncoder
+    jobs: NDArray[np.void]
+    header_nbytes: int  # in front of the first job; 0 where the frame goes on
+    last: bool
+
+
+class FrameWaves:
+    """Writer of frames; frames of many small tensors are coded together, by all threads.
+
+    Parameters
+    ----------
+    write : callable
+        Takes the encoded bytes, in order; they change after the call.
+    position : int
+        Where the first frame begins, for `frames`.
+    effort : str
+        A tier of `options.EFFORTS`.
+    threads : int or None
+        The caller's wish.
+    done : callable, optional
+        Called with the number of content bytes that have been coded.
+
+    Attributes
+    ----------
+    frames : list of (int, int)
+        Offset and size of each frame, by the numbers that `add` returned; complete for a frame
+        after `flush`.
+    position : int
+        Where the next frame begins, after `flush`.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[memoryview], object],
+        position: int,
+        effort: str,
+        threads: int | None,
+        done: Callable[[int], None] | None = None,
+    ) -> None:
+        self._write = write
+        self._effort = effort
+        self._threads = threads
+        self._done = done
+        self._room = wave_nbytes(threads)
+        self._buffer = Scratch()
+        self._out = Scratch()
+        self._content: NDArray[np.uint8] | None = None
+        self._levels: tuple[int, ...] | None = None
+        self._fill = 0
+        self._pieces: list[_Piece] = []
+        self.frames: list[tuple[int, int]] = []
+        self.position = position
+
+    def add(
+        self, dtype: DType, nbytes: int, read_into: Callable[[int, memoryview], None]
+    ) -> int:
+        """Add a frame; -> its number.
+
+        Parameters
+        ----------
+        dtype : DType
+            Type of the elements.
+        nbytes : int
+            Bytes of content.
+        read_into : callable
+            ``read_into(begin, view)`` fills `view` with the content from `begin` on.
+        """
+        return self._add(dtype, nbytes, None, 0, read_into)
+
+    def add_from(
+        self, dtype: DType, content: NDArray[np.uint8], begin: int, nbytes: int
+    ) -> int:
+        """Add a frame of content that lies in memory; nothing of it is copied.
+
+        It must not change before the next `flush`, and all frames of a wave take from one array.
+        """
+        return self._add(dtype, nbytes, content, begin, None)
+
+    def _add(
+        self,
+        dtype: DType,
+        nbytes: int,
+        content: NDArray[np.uint8] | None,
+        begin: int,
+        read_into: Callable[[int, memoryview], None] | None,
+    ) -> int:
+        plan = make_plan(dtype, self._effort)
+        encoder = FrameEncoder(frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes), plan)
+        number = len(self.frames)
+        self.frames.append((0, 0))
+        if self._pieces and (content is not self._content or plan.zstd_levels != self._levels):
+            self.flush()
+        self._content = content
+        self._levels = plan.zstd_levels
+        done = 0
+        while True:
+            take = self._take(nbytes - done, plan)
+            offset = self._fill if content is None else begin + done
+            if read_into is not None and take:
+                read_into(done, self._buffer.take(self._room)[offset : offset + take].data)
+            last = done + take == nbytes
+            self._push(number, encoder, offset, take, first=done == 0, last=last)
+            done += take
+            if last:
+                return number
+
+    def _take(self, nbytes: int, plan: Plan) -> int:
+        """Content of the frame that goes into this wave, or into the next if none fits."""
+        room = self._room - self._fill
+        if nbytes <= room:
+            return nbytes
+        if room < plan.chunk_nbytes:
+            self.flush()
+            room = self._room
+        return min(nbytes, room - room % plan.chunk_nbytes)
+
+    def _push(
+        self, number: int, encoder: FrameEncoder, offset: int, take: int, *, first: bool, last: bool
+    ) -> None:
+        lead = len(encoder.header_bytes) if first else 0
+        before = self._pieces[-1] if self._pieces else None
+        if before is not None and before.last:
+            lead += _trailer_nbytes(before.encoder)
+        jobs = encoder.jobs(offset, take, lead)
+        header_nbytes = len(encoder.header_bytes) if first else 0
+        self._pieces.append(_Piece(number, encoder, jobs, header_nbytes, last))
+        self._fill += take
+        if not take:
+            # A frame without content has no job that could leave room for its header.
+            self.flush()
+
+    def flush(self) -> None:
+        """Code and write what has been added."""
+        pieces, self._pieces = self._pieces, []
+        content_nbytes, self._fill = self._fill, 0
+        if not pieces:
+            return
+        jobs = np.concatenate([piece.jobs for piece in pieces])
+        out = self._out.take(self._bound(pieces, jobs))
+        end = self._encode(out, jobs)
+        view = out.data
+        start = 0
+        position = 0
+        behind = b""
+        for piece in pieces:
+            stop = start + len(piece.jobs)
+            mine = jobs[start:stop]
+            start = stop
+            # The trailer of the frame before goes right behind its last chunk.
+            view[position : position + len(behind)] = behind
+            position += len(behind)
+            behind = b""
+            if piece.header_nbytes:
+                self.frames[piece.number] = (self.position + position, 0)
+                view[position : position + piece.header_nbytes] = piece.encoder.header_bytes
+                position += piece.header_nbytes
+            if len(mine):
+                piece.encoder.seal(view, mine)
+                position = int(mine["encoded_offset"][-1]) + int(mine["encoded_nbytes"][-1])
+            if piece.last:
+                behind = piece.encoder.trailer()
+                offset = self.frames[piece.number][0]
+                nbytes = self.position + position + len(behind) - offset
+                self.frames[piece.number] = (offset, nbytes)
+        end = max(end, position)
+        view[end : end + len(behind)] = behind
+        end += len(behind)
+        self._write(view[:end])
+        self.position += end
+        if self._done is not None:
+            self._done(content_nbytes)
+
+    def _bound(self, pieces: list[_Piece], jobs: NDArray[np.void]) -> int:
+        """Room that coding the wave needs."""
+        around = sum(piece.header_nbytes for piece in pieces)
+        around += sum(_trailer_nbytes(piece.encoder) for piece in pieces if piece.last)
+        content_nbytes = int(jobs["content_nbytes"].sum())
+        largest = int(jobs["content_nbytes"].max(initial=0))
+        layouts = {piece.encoder.plan.layout for piece in pieces}
+        # What a chunk may touch before it turns out that storing it is smaller.
+        slack = max(run.encode_bound(largest, layout, _GAP, _GAP_STREAM) for layout in layouts)
+        return around + content_nbytes + len(jobs) * (_GAP + _GAP_STREAM) + slack
+
+    def _encode(self, out: NDArray[np.uint8], jobs: NDArray[np.void]) -> int:
+        content = self._buffer.take(0) if self._content is None else self._content
+        if self._content is None:
+            content = self._buffer.take(self._room)
+        if not len(jobs):
+            return 0
+        if self._levels is None:
+            return run.encode_run(content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads)
+        return run.encode_library_run(
+            content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads, self._levels
+        )
+
+
+def _trailer_nbytes(encoder: FrameEncoder) -> int:
+    header = encoder.header
+    return frame.trailer_nbytes(header.n_chunks or 0) if header.has_trailer else 0
