@@ -358,9 +358,10 @@ cdef class BytesBuilder:
             raise BufferError("a view of the bytes is still open")
         if not 0 <= nbytes <= self.nbytes:
             raise ValueError("nbytes is not within the capacity")
-        if nbytes == 0:
-            return b""
         self.obj = NULL
+        if nbytes == 0:
+            _drop(obj)
+            return b""
         _PyBytes_Resize(&obj, nbytes)
         result = <object> obj
         _drop(obj)
