@@ -88,9 +88,9 @@ def block_kinds(frame: bytes) -> list[tuple[str, int]]:
 
 def test_variants_are_those_this_machine_runs() -> None:
     """Every variant in these tests is runnable, and every runnable one that exists is in them."""
+    compiled = {"scalar", "avx2", "avx512"}  # neon runs scalar
     assert literals.variants()[0] == "scalar"
-    assert set(literals.variants()) <= set(_dispatch.runnable())
-    assert ("avx2" in literals.variants()) == ("avx2" in _dispatch.runnable())
+    assert set(literals.variants()) == compiled & set(_dispatch.runnable())
     with pytest.raises(ValueError, match="no variant 'mmx'"):
         literals.encode(b"abc", isa="mmx")
 

@@ -34,7 +34,7 @@ Z4_INLINE void z4_fse_spread(const int *freq, unsigned n_symbols, unsigned log, 
 }
 
 /* Read the frequencies. Returns the bytes they take; freq[] gets -1 for "less than 1". */
-static ptrdiff_t z4_fse_read_counts(const uint8_t *src, size_t nbytes, int *freq, unsigned *log)
+static inline ptrdiff_t z4_fse_read_counts(const uint8_t *src, size_t nbytes, int *freq, unsigned *log)
 {
     size_t bit = 4;
     unsigned s = 0;
@@ -87,7 +87,7 @@ static ptrdiff_t z4_fse_read_counts(const uint8_t *src, size_t nbytes, int *freq
 }
 
 /* Decode at most `capacity` symbols from exactly nbytes. Returns how many there were. */
-static ptrdiff_t z4_fse_decode(const uint8_t *src, size_t nbytes, uint8_t *dst, size_t capacity)
+static inline ptrdiff_t z4_fse_decode(const uint8_t *src, size_t nbytes, uint8_t *dst, size_t capacity)
 {
     int freq[Z4_FSE_SYMBOLS];
     uint8_t symbol_of[Z4_FSE_STATES], width[Z4_FSE_STATES], base[Z4_FSE_STATES];
@@ -125,7 +125,7 @@ static ptrdiff_t z4_fse_decode(const uint8_t *src, size_t nbytes, uint8_t *dst, 
 }
 
 /* Scale counts to sum 2^log, every symbol that occurs keeping 1 at least. At least two must occur. */
-static void z4_fse_scale(const uint32_t *counts, uint32_t total, unsigned log, int *freq)
+static inline void z4_fse_scale(const uint32_t *counts, uint32_t total, unsigned log, int *freq)
 {
     int size = 1 << log, sum = 0;
     for (unsigned s = 0; s < Z4_FSE_SYMBOLS; s++) {
@@ -168,7 +168,7 @@ Z4_INLINE void z4_fse_put(z4_fse_writer *w, uint32_t value, unsigned n)
     }
 }
 
-static void z4_fse_write_counts(z4_fse_writer *w, const int *freq, unsigned log)
+static inline void z4_fse_write_counts(z4_fse_writer *w, const int *freq, unsigned log)
 {
     int left = 1 << log;
     z4_fse_put(w, log - Z4_FSE_LOG_MIN, 4);
@@ -198,7 +198,7 @@ static void z4_fse_write_counts(z4_fse_writer *w, const int *freq, unsigned log)
 /* Encode n >= 2 symbols < Z4_FSE_SYMBOLS of at least two kinds. Returns the bytes written to dst,
  * which has room for Z4_FSE_SCRATCH. Worst case: 4 + 13 * 9 bits of counts in 15 bytes and a bit,
  * 255 * 6 bits and a marker in 192: hence the check on the way. Z4_CAPACITY: more than 127 bytes. */
-static ptrdiff_t z4_fse_encode(const uint8_t *src, size_t n, unsigned log, uint8_t *dst)
+static inline ptrdiff_t z4_fse_encode(const uint8_t *src, size_t n, unsigned log, uint8_t *dst)
 {
     uint32_t counts[Z4_FSE_SYMBOLS] = {0};
     int freq[Z4_FSE_SYMBOLS];

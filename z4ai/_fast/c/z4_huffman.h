@@ -106,7 +106,7 @@ Z4_INLINE unsigned z4_huf_lengths(const uint32_t *counts, uint8_t *length)
 /* Write the description of a tree; dst has room for Z4_HUF_MAX_TREE. The smaller of the two forms;
  * direct at a tie, being the quicker to read. Z4_UNSUPPORTED: there is none (symbols above 128,
  * and weights that are all alike or too many for 127 bytes). */
-static ptrdiff_t z4_huf_write_tree(const uint8_t *length, unsigned log, uint8_t *dst)
+static inline ptrdiff_t z4_huf_write_tree(const uint8_t *length, unsigned log, uint8_t *dst)
 {
     uint8_t weight[Z4_HUF_SYMBOLS], coded[Z4_FSE_SCRATCH];
     unsigned n = Z4_HUF_SYMBOLS, kinds = 0;
@@ -140,7 +140,7 @@ static ptrdiff_t z4_huf_write_tree(const uint8_t *length, unsigned log, uint8_t 
 
 /* Read a description. weight[] is filled up to *n_symbols; returns the bytes it took.
  * Sum of 2^(weight-1) is 2^log exactly, and 1 <= log <= Z4_HUF_LOG, when this succeeds. */
-static ptrdiff_t z4_huf_read_tree(const uint8_t *src, size_t nbytes, uint8_t *weight,
+static inline ptrdiff_t z4_huf_read_tree(const uint8_t *src, size_t nbytes, uint8_t *weight,
                                   unsigned *n_symbols, unsigned *log)
 {
     size_t head, n;

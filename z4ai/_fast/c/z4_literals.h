@@ -26,28 +26,28 @@
 
 /* ---- variants: the same bodies under other target attributes ---- */
 
-static void z4_lit_count_scalar(const uint8_t *src, size_t n, uint16_t counts[4][Z4_HUF_SYMBOLS])
+static inline void z4_lit_count_scalar(const uint8_t *src, size_t n, uint16_t counts[4][Z4_HUF_SYMBOLS])
 {
     z4_lit_count_body(src, n, counts);
 }
-static void z4_lit_encode4_scalar(const uint8_t *src, size_t n, uint8_t *dst, const uint32_t nbytes[4],
+static inline void z4_lit_encode4_scalar(const uint8_t *src, size_t n, uint8_t *dst, const uint32_t nbytes[4],
                                   const uint64_t *entry)
 {
     z4_lit_encode4_body(src, n, dst, nbytes, entry);
 }
-static int z4_lit_decode_scalar(const z4_lit_decoder *d, const z4_lit_stream *streams, unsigned n_streams,
+static inline int z4_lit_decode_scalar(const z4_lit_decoder *d, const z4_lit_stream *streams, unsigned n_streams,
                                 const uint8_t *limit)
 {
     return z4_lit_decode_body(d, streams, n_streams, limit);
 }
 
 #if Z4_X86
-Z4_TARGET_AVX2 static void z4_lit_encode4_avx2(const uint8_t *src, size_t n, uint8_t *dst,
+Z4_TARGET_AVX2 static inline void z4_lit_encode4_avx2(const uint8_t *src, size_t n, uint8_t *dst,
                                                const uint32_t nbytes[4], const uint64_t *entry)
 {
     z4_lit_encode4_body(src, n, dst, nbytes, entry);
 }
-Z4_TARGET_AVX2 static int z4_lit_decode_avx2(const z4_lit_decoder *d, const z4_lit_stream *streams,
+Z4_TARGET_AVX2 static inline int z4_lit_decode_avx2(const z4_lit_decoder *d, const z4_lit_stream *streams,
                                              unsigned n_streams, const uint8_t *limit)
 {
     return z4_lit_decode_body(d, streams, n_streams, limit);
@@ -78,7 +78,7 @@ static inline size_t z4_lit_bound(size_t n)
     return n + 3 * (n / Z4_LIT_BLOCK + 1) + 9 + 8;
 }
 
-static ptrdiff_t z4_lit_encode(const z4_literals_impl *impl, const uint8_t *src, size_t n, uint8_t *dst,
+static inline ptrdiff_t z4_lit_encode(const z4_literals_impl *impl, const uint8_t *src, size_t n, uint8_t *dst,
                                size_t capacity, z4_lit_encoder *scratch)
 {
     const size_t group = (size_t)Z4_LIT_GROUP * Z4_LIT_BLOCK;

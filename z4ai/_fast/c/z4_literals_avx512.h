@@ -135,7 +135,7 @@ z4_lit_steps512(z4_lit_writer w[4], const uint8_t *src, size_t seg, size_t count
 
 /* As z4_lit_encode4_body(), in steps of 16 symbols. n >= 1024: 15 steps at least, so half way is at
  * least 112 symbols from either end. */
-Z4_TARGET_AVX512 static void z4_lit_encode4_avx512(const uint8_t *src, size_t n, uint8_t *dst,
+Z4_TARGET_AVX512 static inline void z4_lit_encode4_avx512(const uint8_t *src, size_t n, uint8_t *dst,
                                                    const uint32_t nbytes[4], const uint64_t *entry)
 {
     size_t seg = z4_lit_segment(n), steps = (n - 3 * seg) / 16, total = 0;

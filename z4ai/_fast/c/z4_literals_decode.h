@@ -26,7 +26,7 @@ Z4_INLINE void z4_lit_order(const z4_lit_decoder *d, uint8_t *order, unsigned *n
 }
 
 /* The sum of 2^(weight-1) is 2^log, as z4_huf_read_tree() made sure: the table is filled exactly. */
-static void z4_lit_build_one(z4_lit_decoder *d)
+static inline void z4_lit_build_one(z4_lit_decoder *d)
 {
     uint8_t order[Z4_HUF_SYMBOLS];
     unsigned n_of_weight[Z4_HUF_LOG + 1], at = 0, k = 0;
@@ -44,7 +44,7 @@ static void z4_lit_build_one(z4_lit_decoder *d)
 /* A table for r bits is, for each symbol of length l <= r, the table for r - l bits with that symbol
  * put in front. Codes longer than r lie below all others and complete nothing: entry 0. The parts
  * are whole, because each shorter code covers a multiple of 2^(log-r) values. */
-static void z4_lit_build_wide(z4_lit_decoder *d)
+static inline void z4_lit_build_wide(z4_lit_decoder *d)
 {
     const uint64_t keep = 0xff000000000000ffu, symbols = 0x0000ffffffffff00u, one_more = (uint64_t)1 << 56;
     uint8_t order[Z4_HUF_SYMBOLS];
@@ -247,7 +247,7 @@ Z4_INLINE int z4_lit_decode_body(const z4_lit_decoder *d, const z4_lit_stream *s
 
 /* ---- frame, blocks, literals section ---- */
 
-static int z4_lit_begin(z4_lit_decoder *d, const uint8_t *src, size_t nbytes, size_t content_nbytes)
+static inline int z4_lit_begin(z4_lit_decoder *d, const uint8_t *src, size_t nbytes, size_t content_nbytes)
 {
     static const uint8_t size_of_flag[4] = {0, 2, 4, 8};
     uint32_t magic;
@@ -292,7 +292,7 @@ static int z4_lit_begin(z4_lit_decoder *d, const uint8_t *src, size_t nbytes, si
 }
 
 /* Huffman-coded literals of n symbols, at src..end-1, tree first if there is one. */
-static int z4_lit_coded(const z4_literals_impl *impl, z4_lit_decoder *d, const uint8_t *src,
+static inline int z4_lit_coded(const z4_literals_impl *impl, z4_lit_decoder *d, const uint8_t *src,
                         const uint8_t *end, int with_tree, unsigned n_streams, uint8_t *dst, size_t n,
                         const uint8_t *limit)
 {
@@ -336,7 +336,7 @@ static int z4_lit_coded(const z4_literals_impl *impl, z4_lit_decoder *d, const u
 }
 
 /* A compressed block of exactly src..end-1. */
-static ptrdiff_t z4_lit_compressed(const z4_literals_impl *impl, z4_lit_decoder *d, const uint8_t *src,
+static inline ptrdiff_t z4_lit_compressed(const z4_literals_impl *impl, z4_lit_decoder *d, const uint8_t *src,
                                    const uint8_t *end, uint8_t *dst, size_t capacity, size_t slack)
 {
     size_t room = (size_t)(end - src), n, head, coded;
@@ -389,7 +389,7 @@ static ptrdiff_t z4_lit_compressed(const z4_literals_impl *impl, z4_lit_decoder 
     return (ptrdiff_t)n;
 }
 
-static ptrdiff_t z4_lit_block(const z4_literals_impl *impl, z4_lit_decoder *d, uint8_t *dst,
+static inline ptrdiff_t z4_lit_block(const z4_literals_impl *impl, z4_lit_decoder *d, uint8_t *dst,
                               size_t capacity, size_t slack)
 {
     while (!d->last) { /* blocks without content are passed over */
@@ -432,7 +432,7 @@ static ptrdiff_t z4_lit_block(const z4_literals_impl *impl, z4_lit_decoder *d, u
     return 0;
 }
 
-static int z4_lit_end(const z4_lit_decoder *d)
+static inline int z4_lit_end(const z4_lit_decoder *d)
 {
     if (!d->last)
         return Z4_TRUNCATED;

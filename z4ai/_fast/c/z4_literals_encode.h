@@ -158,7 +158,7 @@ Z4_INLINE void z4_lit_encode1(const uint8_t *src, size_t n, uint8_t *dst, const 
 /* ---- trees ---- */
 
 /* Fill a tree from a histogram. Without a description (Z4_LIT_NEVER) it cannot be used. */
-static void z4_lit_tree_build(z4_lit_tree *t, const uint32_t *counts)
+static inline void z4_lit_tree_build(z4_lit_tree *t, const uint32_t *counts)
 {
     ptrdiff_t size = Z4_UNSUPPORTED;
     t->log = z4_huf_lengths(counts, t->length);
@@ -168,7 +168,7 @@ static void z4_lit_tree_build(z4_lit_tree *t, const uint32_t *counts)
 }
 
 /* Codes in the form that z4_lit_add() takes. */
-static void z4_lit_tree_codes(const z4_lit_tree *t, uint64_t *entry)
+static inline void z4_lit_tree_codes(const z4_lit_tree *t, uint64_t *entry)
 {
     uint32_t next[Z4_HUF_LOG + 2] = {0}, at = 0;
     for (unsigned s = 0; s < Z4_HUF_SYMBOLS; s++)
@@ -190,7 +190,7 @@ Z4_INLINE uint32_t z4_lit_raw_nbytes(size_t n) { return (uint32_t)n + 3; }
 
 /* Bytes of a whole block without the tree's description, and of its streams; Z4_LIT_NEVER when a
  * symbol has no code. */
-static uint32_t z4_lit_coded_nbytes(const z4_lit_tree *t, uint16_t counts[4][Z4_HUF_SYMBOLS], size_t n,
+static inline uint32_t z4_lit_coded_nbytes(const z4_lit_tree *t, uint16_t counts[4][Z4_HUF_SYMBOLS], size_t n,
                                     uint32_t nbytes[4])
 {
     unsigned streams = n < Z4_LIT_FOUR ? 1 : 4;
@@ -228,7 +228,7 @@ Z4_INLINE uint8_t *z4_lit_put24(uint8_t *dst, uint32_t v)
 
 /* One block; room for its exact size and 8 bytes more has been checked. `tree` is described in
  * front of the streams unless it is NULL. */
-static uint8_t *z4_lit_write_coded(const z4_literals_impl *impl, const uint8_t *src, size_t n,
+static inline uint8_t *z4_lit_write_coded(const z4_literals_impl *impl, const uint8_t *src, size_t n,
                                    uint8_t *dst, const z4_lit_tree *tree, const uint64_t *entry,
                                    const uint32_t nbytes[4], uint32_t total, uint32_t last)
 {
@@ -262,7 +262,7 @@ static uint8_t *z4_lit_write_coded(const z4_literals_impl *impl, const uint8_t *
 
 /* Tree for blocks lo..hi-1 together. Returns what they take with it, description included; a block
  * that is better raw counts as raw. Blocks of one symbol take no part. */
-static uint64_t z4_lit_joint(z4_lit_encoder *e, unsigned lo, unsigned hi, z4_lit_tree *t)
+static inline uint64_t z4_lit_joint(z4_lit_encoder *e, unsigned lo, unsigned hi, z4_lit_tree *t)
 {
     uint32_t counts[Z4_HUF_SYMBOLS] = {0}, nbytes[4];
     uint64_t coded = 0, raw = 0;
@@ -290,7 +290,7 @@ static uint64_t z4_lit_joint(z4_lit_encoder *e, unsigned lo, unsigned hi, z4_lit
 }
 
 /* What blocks lo..hi-1 take with the tree in use. */
-static uint64_t z4_lit_current(z4_lit_encoder *e, unsigned lo, unsigned hi)
+static inline uint64_t z4_lit_current(z4_lit_encoder *e, unsigned lo, unsigned hi)
 {
     uint64_t sum = 0;
     uint32_t nbytes[4];
@@ -305,7 +305,7 @@ static uint64_t z4_lit_current(z4_lit_encoder *e, unsigned lo, unsigned hi)
 }
 
 /* Write blocks lo..hi-1, which share e->tree; `fresh`: its description has not been written yet. */
-static uint8_t *z4_lit_write_run(const z4_literals_impl *impl, z4_lit_encoder *e, const uint8_t *src,
+static inline uint8_t *z4_lit_write_run(const z4_literals_impl *impl, z4_lit_encoder *e, const uint8_t *src,
                                  unsigned lo, unsigned hi, int fresh, int last, uint8_t *dst,
                                  const uint8_t *end)
 {
@@ -342,7 +342,7 @@ static uint8_t *z4_lit_write_run(const z4_literals_impl *impl, z4_lit_encoder *e
 }
 
 /* Write one group: n <= 16 blocks' worth. `last`: the frame ends here. NULL: does not fit. */
-static uint8_t *z4_lit_write_group(const z4_literals_impl *impl, z4_lit_encoder *e, const uint8_t *src,
+static inline uint8_t *z4_lit_write_group(const z4_literals_impl *impl, z4_lit_encoder *e, const uint8_t *src,
                                    size_t n, int last, uint8_t *dst, const uint8_t *end)
 {
     unsigned n_blocks = (unsigned)((n + Z4_LIT_BLOCK - 1) / Z4_LIT_BLOCK), depth = 0;

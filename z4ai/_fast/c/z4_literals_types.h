@@ -9,7 +9,7 @@ enum {
     Z4_LIT_GROUP = 16,       /* blocks counted before a tree is chosen */
     Z4_LIT_FOUR = 1024,      /* from here on a block has four streams; below, one */
     Z4_LIT_MARGIN = 11,      /* a choice that is quicker to decode may take 1/2048 more */
-    Z4_LIT_WIDE = 4096       /* from here on the table of several symbols a look-up repays itself */
+    Z4_LIT_WIDE = 1024       /* from here on the table of several symbols a look-up repays itself */
 };
 
 /* Literals need no window, but what declares a larger one is not for this format. */
