@@ -64,10 +64,13 @@ def writable_bytes_of(out: Any) -> NDArray[np.uint8]:
     Raises
     ------
     TypeError
-        If `out` offers no buffer.
+        If `out` offers no buffer, or holds Python objects.
     ValueError
         If it is read-only or not contiguous.
     """
+    if isinstance(out, np.ndarray) and out.dtype.hasobject:
+        msg = "out holds Python objects"
+        raise TypeError(msg)
     if isinstance(out, np.ndarray) and out.flags.c_contiguous and out.flags.writeable:
         # Dtypes of ml_dtypes have no buffer of their own.
         return out.reshape(-1).view(np.uint8)
@@ -77,6 +80,9 @@ def writable_bytes_of(out: Any) -> NDArray[np.uint8]:
         msg = f"out must be a writable bytes-like object, got {type(out).__name__}"
         raise TypeError(msg) from error
     with view:
+        if "O" in view.format:
+            msg = "out holds Python objects"
+            raise TypeError(msg)
         if view.readonly:
             msg = "out is read-only"
             raise ValueError(msg)

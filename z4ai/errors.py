@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 __all__ = [
     "BaseMismatchError",
     "ChecksumError",
@@ -95,7 +98,12 @@ class LimitError(Z4Error):
 
     def __init__(self, message: str, *, option: str) -> None:
         super().__init__(f"{message}; raise Limits.{option} to allow it")
+        self.message = message
         self.option = option
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pool of processes hands errors over by pickle, which knows positional arguments only.
+        return partial(type(self), self.message, option=self.option), ()
 
 
 class BaseMismatchError(Z4Error):
