@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +11,14 @@ from z4ai._atomic import AtomicFile
 from z4ai._fast.chunks import BytesBuilder
 from z4ai._progress import Progress
 from z4ai._shared import same_as
+from z4ai._sink import IntoMemory, Sink, WriteOut, put
 from z4ai._source import Source, open_source, read, source_of_buffer
 from z4ai._st_header import Header, Tensor
 from z4ai.decoder import check_output, index_of_range
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.frame import NO_LIMITS
 from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
-from z4ai.zstn_decode import IntoMemory, Sink, TensorDecoder, WriteOut
+from z4ai.zstn_decode import TensorDecoder
 from z4ai.zstn_encode import FrameWaves
 from z4ai.zstn_reader import ZstnReader
 from z4ai.zstn_writer import ZstnWriter, container_stats
@@ -97,10 +97,11 @@ def compress_file(
     _check_fallback(fallback)
     source = open_source(src)
     try:
+        job = _Compression(source, fallback)
         with AtomicFile(dst) as target:
             passes = 2 if verify else 1
             with Progress(progress, source.nbytes * passes, "compress") as bar:
-                stats = _compress(source, target.write, tier, threads, bar, fallback)
+                stats = job.write(WriteOut(target.write), tier, threads, bar)
                 if verify:
                     _verify(source, target.temporary, threads, bar)
             # Some systems do not replace a file that is open.
@@ -179,11 +180,14 @@ def compress_bytes(
     """
     tier = resolve_effort(effort)
     _check_fallback(fallback)
-    source = source_of_buffer(data)
-    out = io.BytesIO()
-    with Progress(progress, source.nbytes, "compress") as bar:
-        _compress(source, out.write, tier, threads, bar, fallback)
-    return out.getvalue()
+    job = _Compression(source_of_buffer(data), fallback)
+    builder = BytesBuilder(job.bound())
+    with memoryview(builder) as view, Progress(progress, job.nbytes, "compress") as bar:
+        sink = IntoMemory(np.frombuffer(view, np.uint8))
+        job.write(sink, tier, threads, bar)
+        nbytes = sink.nbytes
+        del sink
+    return builder.finish(nbytes)
 
 
 def decompress_bytes(
@@ -314,67 +318,64 @@ def _check_fallback(fallback: str | None) -> None:
         raise ValueError(msg)
 
 
-def _compress(
-    source: Source,
-    write: Callable[[memoryview], object],
-    effort: str,
-    threads: int | None,
-    bar: Progress,
-    fallback: str | None,
-) -> dict[str, Any]:
-    try:
-        header_bytes, header = _parse_original(source)
-    except FormatError:
-        if fallback is None:
-            raise
-        return _compress_as_bytes(source, write, effort, threads, bar)
-    start = 8 + len(header_bytes)
-    bar.update(start)
-    head = zstn.write_header()
-    write(memoryview(head))
-    tensors = header.tensors
-    first = same_as(source, start, tensors)
-    waves = FrameWaves(write, len(head), effort, threads, bar.update)
-    numbers: list[int | None] = []
-    n_shared = 0
-    for k, tensor in enumerate(tensors):
-        if tensor.begin == tensor.end:
-            numbers.append(None)
-        elif first[k] != k:
-            numbers.append(numbers[first[k]])
-            n_shared += 1
-            bar.update(tensor.nbytes)
-        else:
-            numbers.append(_add(waves, source, start + tensor.begin, tensor))
-    waves.flush()
-    locations: list[Location] = [
-        zstn.NO_LOCATION if number is None else (*waves.frames[number], 0) for number in numbers
-    ]
-    end = zstn.write_end(header_bytes, locations, header.data_nbytes, waves.position, effort)
-    write(memoryview(end))
-    return container_stats(source.nbytes, waves.position + len(end), len(tensors), n_shared)
+class _Compression:
+    """A file to compress: parsed, or taken as bytes where that is wished."""
 
+    def __init__(self, source: Source, fallback: str | None) -> None:
+        self._source = source
+        self.nbytes = source.nbytes
+        self._header: Header | None = None
+        self._header_bytes = b""
+        try:
+            self._header_bytes, self._header = _parse_original(source)
+        except FormatError:
+            if fallback is None:
+                raise
 
-def _add(waves: FrameWaves, source: Source, begin: int, tensor: Tensor) -> int:
-    dtype = _st_header.dtype_of(tensor.dtype)
-    if source.memory is not None:
-        return waves.add_from(dtype, source.memory, begin, tensor.nbytes)
-    return waves.add(
-        dtype, tensor.nbytes, lambda at, view: source.read_into(begin + at, view)
-    )
+    def bound(self) -> int:
+        """Memory that `write` may touch: the content, around it frames and index, and one wave."""
+        n_tensors = len(self._header.tensors) if self._header is not None else 1
+        return self.nbytes + (self.nbytes >> 10) + 256 * n_tensors + (16 << 20)
 
+    def write(self, sink: Sink, effort: str, threads: int | None, bar: Progress) -> dict[str, Any]:
+        """Write the compressed file, and describe it."""
+        if self._header is None:
+            waves = FrameWaves(sink, 0, effort, threads, bar.update)
+            self._add(waves, 0, _whole(self.nbytes))
+            waves.flush()
+            return container_stats(self.nbytes, waves.position, 0, 0)
+        start = 8 + len(self._header_bytes)
+        put(sink, zstn.write_header())
+        bar.update(start)
+        waves = FrameWaves(sink, zstn.HEADER_NBYTES, effort, threads, bar.update)
+        tensors = self._header.tensors
+        first = same_as(self._source, start, tensors)
+        numbers: list[int | None] = []
+        n_shared = 0
+        for k, tensor in enumerate(tensors):
+            if tensor.begin == tensor.end:
+                numbers.append(None)
+            elif first[k] != k:
+                numbers.append(numbers[first[k]])
+                n_shared += 1
+                bar.update(tensor.nbytes)
+            else:
+                numbers.append(self._add(waves, start + tensor.begin, tensor))
+        waves.flush()
+        locations: list[Location] = [
+            zstn.NO_LOCATION if number is None else (*waves.frames[number], 0) for number in numbers
+        ]
+        data_nbytes = self._header.data_nbytes
+        end = zstn.write_end(self._header_bytes, locations, data_nbytes, waves.position, effort)
+        put(sink, end)
+        return container_stats(self.nbytes, waves.position + len(end), len(tensors), n_shared)
 
-def _compress_as_bytes(
-    source: Source,
-    write: Callable[[memoryview], object],
-    effort: str,
-    threads: int | None,
-    bar: Progress,
-) -> dict[str, Any]:
-    waves = FrameWaves(write, 0, effort, threads, bar.update)
-    _add(waves, source, 0, _whole(source.nbytes))
-    waves.flush()
-    return container_stats(source.nbytes, waves.position, 0, 0)
+    def _add(self, waves: FrameWaves, begin: int, tensor: Tensor) -> int:
+        source = self._source
+        dtype = _st_header.dtype_of(tensor.dtype)
+        if source.memory is not None:
+            return waves.add_from(dtype, source.memory, begin, tensor.nbytes)
+        return waves.add(dtype, tensor.nbytes, lambda at, view: source.read_into(begin + at, view))
 
 
 def _whole(nbytes: int) -> Tensor:
@@ -462,9 +463,7 @@ class _Restore:
     def restore(self, sink: Sink, threads: int | None, bar: Progress) -> None:
         """Hand the whole file to `sink`, piece by piece."""
         if self._head:
-            part = sink.room(len(self._head))
-            part[:] = np.frombuffer(self._head, np.uint8)
-            sink.commit(part)
+            put(sink, self._head)
             bar.update(len(self._head))
         decoder = TensorDecoder(self._source, self._limits, threads, bar.update)
         decoder.decode_all(self._tensors, self._locations, sink)
@@ -473,9 +472,7 @@ class _Restore:
         stored = {location for location in self._locations if location[1]}
         with_data = sum(location[1] > 0 for location in self._locations)
         n_shared = with_data - len(stored)
-        return container_stats(
-            self.original_nbytes, self._source.nbytes, self._n_tensors, n_shared
-        )
+        return container_stats(self.original_nbytes, self._source.nbytes, self._n_tensors, n_shared)
 
 
 def _plan_restore(source: Source, limits: Limits) -> _Restore:

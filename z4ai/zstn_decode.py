@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,69 +11,25 @@ from z4ai._source import Scratch, Source, read
 from z4ai.codecs import run
 from z4ai.decoder import FrameIndex, index_of_range, jobs_of_chunks
 from z4ai.errors import CorruptError, FormatError
-from z4ai.zstn_encode import wave_nbytes
+from z4ai.zstn_encode import join_jobs, wave_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from z4ai._sink import Sink
     from z4ai._st_header import Tensor
     from z4ai.options import Limits
     from z4ai.zstn import Location
 
-__all__ = ["Discard", "IntoMemory", "Sink", "TensorDecoder", "WriteOut"]
+__all__ = ["TensorDecoder"]
 
 # What is read around the content of frames that hardly shrink: their headers.
 _SLACK = 1 << 20
 # How much content may be decoded that no tensor asked for: tensors may share frames.
 _WASTE_FACTOR = 8
 _WASTE_NBYTES = 1 << 29
-
-
-class Sink(Protocol):
-    """Where restored content goes, piece by piece, in order."""
-
-    def room(self, nbytes: int) -> NDArray[np.uint8]:
-        """Return memory for the next content."""
-
-    def commit(self, content: NDArray[np.uint8]) -> None:
-        """Take the content, which fills what `room` returned and is verified."""
-
-
-class IntoMemory:
-    """Sink that is the memory the caller wants filled."""
-
-    def __init__(self, out: NDArray[np.uint8]) -> None:
-        self._out = out
-        self._fill = 0
-
-    def room(self, nbytes: int) -> NDArray[np.uint8]:
-        return self._out[self._fill : self._fill + nbytes]
-
-    def commit(self, content: NDArray[np.uint8]) -> None:
-        self._fill += len(content)
-
-
-class WriteOut:
-    """Sink that hands each piece to a function; the memory is used again."""
-
-    def __init__(self, write: Callable[[memoryview], None]) -> None:
-        self._scratch = Scratch()
-        self._write = write
-
-    def room(self, nbytes: int) -> NDArray[np.uint8]:
-        return self._scratch.take(nbytes)
-
-    def commit(self, content: NDArray[np.uint8]) -> None:
-        self._write(content.data)
-
-
-class Discard(WriteOut):
-    """Sink for content that is only verified."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda _: None)
 
 
 class _Item(NamedTuple):
@@ -234,9 +190,7 @@ class TensorDecoder:
             raise CorruptError(msg, tensor=tensor.name, offset=offset)
         return index
 
-    def decode(
-        self, tensor: Tensor, location: Location, begin: int, end: int, sink: Sink
-    ) -> None:
+    def decode(self, tensor: Tensor, location: Location, begin: int, end: int, sink: Sink) -> None:
         """Decode the bytes `begin` … `end` of a tensor, from those chunks alone."""
         if begin >= end:
             return
@@ -317,7 +271,7 @@ class TensorDecoder:
         first_chunk: int = 0,
     ) -> None:
         """Decode chunks of several frames; an error names the tensor and its own chunk."""
-        together = jobs[0] if len(jobs) == 1 else np.concatenate(jobs)
+        together = jobs[0] if len(jobs) == 1 else join_jobs(jobs)
         try:
             run.decode_run(
                 np.frombuffer(encoded, np.uint8),
@@ -341,7 +295,7 @@ class TensorDecoder:
             raise
 
     def _commit(self, sink: Sink, content: NDArray[np.uint8]) -> None:
-        sink.commit(content)
+        sink.commit(len(content))
         if self._done is not None:
             self._done(len(content))
 

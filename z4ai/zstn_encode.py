@@ -8,6 +8,7 @@ import numpy as np
 
 from z4ai import frame
 from z4ai._fast import _threads
+from z4ai._fast.chunks import JOB
 from z4ai._source import Scratch
 from z4ai.codecs import run
 from z4ai.encoder import FrameEncoder
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from z4ai._sink import Sink
     from z4ai.dtypes import DType
 
-__all__ = ["FrameWaves", "wave_nbytes"]
+__all__ = ["FrameWaves", "join_jobs", "wave_nbytes"]
 
 _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
 _MIB = 1 << 20
@@ -46,8 +48,8 @@ class FrameWaves:
 
     Parameters
     ----------
-    write : callable
-        Takes the encoded bytes, in order; they change after the call.
+    sink : Sink
+        Takes the encoded bytes.
     position : int
         Where the first frame begins, for `frames`.
     effort : str
@@ -68,19 +70,18 @@ class FrameWaves:
 
     def __init__(
         self,
-        write: Callable[[memoryview], object],
+        sink: Sink,
         position: int,
         effort: str,
         threads: int | None,
         done: Callable[[int], None] | None = None,
     ) -> None:
-        self._write = write
+        self._sink = sink
         self._effort = effort
         self._threads = threads
         self._done = done
         self._room = wave_nbytes(threads)
         self._buffer = Scratch()
-        self._out = Scratch()
         self._content: NDArray[np.uint8] | None = None
         self._levels: tuple[int, ...] | None = None
         self._fill = 0
@@ -88,9 +89,7 @@ class FrameWaves:
         self.frames: list[tuple[int, int]] = []
         self.position = position
 
-    def add(
-        self, dtype: DType, nbytes: int, read_into: Callable[[int, memoryview], None]
-    ) -> int:
+    def add(self, dtype: DType, nbytes: int, read_into: Callable[[int, memoryview], None]) -> int:
         """Add a frame; -> its number.
 
         Parameters
@@ -104,9 +103,7 @@ class FrameWaves:
         """
         return self._add(dtype, nbytes, None, 0, read_into)
 
-    def add_from(
-        self, dtype: DType, content: NDArray[np.uint8], begin: int, nbytes: int
-    ) -> int:
+    def add_from(self, dtype: DType, content: NDArray[np.uint8], begin: int, nbytes: int) -> int:
         """Add a frame of content that lies in memory; nothing of it is copied.
 
         It must not change before the next `flush`, and all frames of a wave take from one array.
@@ -172,8 +169,8 @@ class FrameWaves:
         content_nbytes, self._fill = self._fill, 0
         if not pieces:
             return
-        jobs = np.concatenate([piece.jobs for piece in pieces])
-        out = self._out.take(self._bound(pieces, jobs))
+        jobs = join_jobs([piece.jobs for piece in pieces])
+        out = self._sink.room(self._bound(pieces, jobs))
         end = self._encode(out, jobs)
         view = out.data
         start = 0
@@ -202,7 +199,7 @@ class FrameWaves:
         end = max(end, position)
         view[end : end + len(behind)] = behind
         end += len(behind)
-        self._write(view[:end])
+        self._sink.commit(end)
         self.position += end
         if self._done is not None:
             self._done(content_nbytes)
@@ -219,8 +216,8 @@ class FrameWaves:
         return around + content_nbytes + len(jobs) * (_GAP + _GAP_STREAM) + slack
 
     def _encode(self, out: NDArray[np.uint8], jobs: NDArray[np.void]) -> int:
-        content = self._buffer.take(0) if self._content is None else self._content
-        if self._content is None:
+        content = self._content
+        if content is None:
             content = self._buffer.take(self._room)
         if not len(jobs):
             return 0
@@ -229,6 +226,11 @@ class FrameWaves:
         return run.encode_library_run(
             content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads, self._levels
         )
+
+
+def join_jobs(jobs: list[NDArray[np.void]]) -> NDArray[np.void]:
+    """Concatenate jobs; as bytes, since NumPy would compare the fields of each array first."""
+    return np.concatenate([mine.view(np.uint8) for mine in jobs]).view(JOB)
 
 
 def _trailer_nbytes(encoder: FrameEncoder) -> int:

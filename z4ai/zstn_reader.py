@@ -12,11 +12,12 @@ import numpy as np
 from z4ai import _st_header, zstn
 from z4ai._buffers import writable_bytes_of
 from z4ai._fast.chunks import BytesBuilder
+from z4ai._sink import Discard, IntoMemory
 from z4ai._source import Source, open_source, source_of_buffer
 from z4ai.decoder import check_output
 from z4ai.dtypes import numpy_dtype
 from z4ai.options import DEFAULT_LIMITS, Limits
-from z4ai.zstn_decode import Discard, IntoMemory, TensorDecoder
+from z4ai.zstn_decode import TensorDecoder
 
 if TYPE_CHECKING:
     import os

@@ -11,13 +11,14 @@ from z4ai._atomic import AtomicFile
 from z4ai._buffers import bytes_of
 from z4ai._fast.hashing import xxh3_128
 from z4ai._shared import SHARED_NBYTES
+from z4ai._sink import WriteOut, put
 from z4ai._source import open_source
 from z4ai._st_header import Tensor
 from z4ai.dtypes import resolve
 from z4ai.frame import NO_LIMITS
 from z4ai.options import resolve_effort
 from z4ai.stream import stats_of
-from z4ai.zstn_decode import TensorDecoder, WriteOut
+from z4ai.zstn_decode import TensorDecoder
 from z4ai.zstn_encode import FrameWaves
 
 if TYPE_CHECKING:
@@ -92,9 +93,9 @@ class ZstnWriter:
         if write is None:
             self._atomic = AtomicFile(file)  # type: ignore[arg-type]
             write = self._atomic.write
-        self._write: Callable[[memoryview], None] = _writing_all(write)
-        self._write(memoryview(zstn.write_header()))
-        self._waves = FrameWaves(self._write, zstn.HEADER_NBYTES, self._effort, threads)
+        self._sink = WriteOut(_writing_all(write))
+        put(self._sink, zstn.write_header())
+        self._waves = FrameWaves(self._sink, zstn.HEADER_NBYTES, self._effort, threads)
 
     def __enter__(self) -> ZstnWriter:
         return self
@@ -290,7 +291,7 @@ class ZstnWriter:
         end = zstn.write_end(
             header, [locations[place] for place in ordered], pos, self._waves.position, self._effort
         )
-        self._write(memoryview(end))
+        put(self._sink, end)
         if self._atomic is not None:
             self._atomic.commit()
         return container_stats(
