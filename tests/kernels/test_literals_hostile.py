@@ -110,6 +110,7 @@ OURS = {
     "ours, one stream": SKEWED[:500],
     "ours, four streams": SKEWED[:1030],
     "ours, FSE tree": HIGH[:700],
+    "ours, one symbol a look-up": RNG.normal(60, 23, 1030).clip(0, 127).astype(np.uint8).tobytes(),
     "ours, nothing": b"",
     "ours, one byte": b"a",
 }

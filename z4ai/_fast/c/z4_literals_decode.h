@@ -34,7 +34,7 @@ static inline void z4_lit_build_one(z4_lit_decoder *d)
     for (unsigned w = 1; w <= d->log; w++) {
         unsigned run = 1u << (w - 1);
         for (unsigned i = 0; i < n_of_weight[w]; i++, k++) {
-            uint16_t entry = (uint16_t)(order[k] | (d->log + 1 - w) << 8);
+            uint16_t entry = (uint16_t)(order[k] << 8 | (d->log + 1 - w));
             for (unsigned j = 0; j < run; j++)
                 d->one[at++] = entry;
         }
@@ -164,6 +164,63 @@ Z4_INLINE void z4_lit_run(z4_lit_lane *lane, unsigned n, const uint64_t *table)
         lane[3] = d;
 }
 
+/* The same for four lanes at once and one symbol a look-up: where codes are too long for two to share
+ * 11 bits, nothing is gained by the wide table, and all lanes advance alike. A round takes 62 bits
+ * at most as above, and writes exactly 5 bytes a lane. */
+Z4_INLINE void z4_lit_run_single(z4_lit_lane *lane, const uint16_t *table, unsigned log)
+{
+    z4_lit_lane a = lane[0], b = lane[1], c = lane[2], d = lane[3];
+    unsigned shift = 64 - log;
+    for (;;) {
+        ptrdiff_t rounds = (d.end - d.dst) / Z4_LIT_LOOKUPS, r; /* the last one is the shortest */
+#define Z4_LIT_LEAST(x)                                                                            \
+    if ((r = (x.src - x.start) / 7) < rounds)                                                      \
+        rounds = r;
+        Z4_LIT_LEAST(a)
+        Z4_LIT_LEAST(b)
+        Z4_LIT_LEAST(c)
+        Z4_LIT_LEAST(d)
+#undef Z4_LIT_LEAST
+        if (rounds < 1)
+            break;
+        do {
+#define Z4_LIT_REFILL(x)                                                                           \
+    {                                                                                              \
+        unsigned taken = z4_ctz64(x.bits);                                                         \
+        x.src -= taken >> 3;                                                                       \
+        x.bits = (z4_load64(x.src) | 1) << (taken & 7);                                            \
+    }
+#define Z4_LIT_LOOKUP(x, i)                                                                        \
+    {                                                                                              \
+        unsigned e = table[x.bits >> shift];                                                       \
+        x.bits <<= e & 63;                                                                         \
+        x.dst[i] = (uint8_t)(e >> 8);                                                              \
+    }
+#define Z4_LIT_ALL(i) Z4_LIT_LOOKUP(a, i) Z4_LIT_LOOKUP(b, i) Z4_LIT_LOOKUP(c, i) Z4_LIT_LOOKUP(d, i)
+            Z4_LIT_REFILL(a)
+            Z4_LIT_REFILL(b)
+            Z4_LIT_REFILL(c)
+            Z4_LIT_REFILL(d)
+            Z4_LIT_ALL(0)
+            Z4_LIT_ALL(1)
+            Z4_LIT_ALL(2)
+            Z4_LIT_ALL(3)
+            Z4_LIT_ALL(4)
+#undef Z4_LIT_ALL
+#undef Z4_LIT_LOOKUP
+#undef Z4_LIT_REFILL
+            a.dst += Z4_LIT_LOOKUPS;
+            b.dst += Z4_LIT_LOOKUPS;
+            c.dst += Z4_LIT_LOOKUPS;
+            d.dst += Z4_LIT_LOOKUPS;
+        } while (--rounds);
+    }
+    lane[0] = a;
+    lane[1] = b;
+    lane[2] = c;
+    lane[3] = d;
+}
+
 /* The careful end of a stream, or all of it. Writes dst..end-1, and with the wide table up to 8
  * bytes at a time while these stay below `limit`. The stream must be used up exactly. */
 Z4_INLINE int z4_lit_finish(const z4_lit_decoder *d, z4_bits bits, uint8_t *dst, uint8_t *end,
@@ -184,9 +241,9 @@ Z4_INLINE int z4_lit_finish(const z4_lit_decoder *d, z4_bits bits, uint8_t *dst,
             return Z4_CORRUPT; /* every symbol takes a bit at least */
         for (unsigned i = 0; i < Z4_LIT_LOOKUPS && dst < end; i++) {
             unsigned e = d->one[window >> shift];
-            *dst++ = (uint8_t)e;
-            window <<= e >> 8;
-            bits.left -= (ptrdiff_t)(e >> 8);
+            *dst++ = (uint8_t)(e >> 8);
+            window <<= e & 63;
+            bits.left -= (ptrdiff_t)(e & 63);
         }
     }
     return bits.left == 0 ? Z4_OK : Z4_CORRUPT;
@@ -204,17 +261,21 @@ Z4_INLINE int z4_lit_decode_body(const z4_lit_decoder *d, const z4_lit_stream *s
         const z4_lit_stream *s = &streams[k];
         if (z4_bits_open(&bits[k], s->src, s->nbytes) != Z4_OK)
             return Z4_CORRUPT;
-        if (d->has_wide && s->nbytes >= 8) {
+        if ((d->has_wide || d->single) && s->nbytes >= 8) {
             size_t taken = 8 * s->nbytes - (size_t)bits[k].left; /* 1..8 */
             z4_lit_lane begun = {s->src + s->nbytes - 8, s->src, (uint64_t)1 << taken, s->dst, s->end};
             lane[n] = begun;
             of_lane[n++] = k;
         }
     }
+    if (n == 4 && d->single)
+        z4_lit_run_single(lane, d->one, d->log);
     while (n > 0) {
         unsigned left = 0;
         const uint64_t *wide = d->wide + ((size_t)1 << Z4_HUF_LOG);
-        if (n == 4)
+        if (!d->has_wide)
+            ; /* short already */
+        else if (n == 4)
             z4_lit_run(lane, 4, wide);
         else if (n == 3)
             z4_lit_run(lane, 3, wide);
@@ -225,7 +286,7 @@ Z4_INLINE int z4_lit_decode_body(const z4_lit_decoder *d, const z4_lit_stream *s
         for (unsigned i = 0; i < n; i++) { /* streams differ in bits a symbol: go on with the others */
             z4_lit_lane *x = &lane[i];
             unsigned k = of_lane[i];
-            if (z4_lit_rounds(x->src, x->start, x->dst, x->end) > 0) {
+            if (d->has_wide && z4_lit_rounds(x->src, x->start, x->dst, x->end) > 0) {
                 of_lane[left] = k;
                 lane[left++] = *x;
                 continue;
@@ -309,7 +370,8 @@ static inline int z4_lit_coded(const z4_literals_impl *impl, z4_lit_decoder *d, 
     }
     if (!d->has_tree || n == 0)
         return Z4_CORRUPT;
-    if (n >= Z4_LIT_WIDE && !d->has_wide)
+    d->single = n_streams == 4 && (size_t)(end - src) * 8 > n * Z4_LIT_SINGLE;
+    if (n >= Z4_LIT_WIDE && !d->single && !d->has_wide)
         z4_lit_build_wide(d);
     if (n_streams == 1) {
         s[0].src = src;

@@ -9,6 +9,7 @@ enum {
     Z4_LIT_GROUP = 16,       /* blocks counted before a tree is chosen */
     Z4_LIT_FOUR = 1024,      /* from here on a block has four streams; below, one */
     Z4_LIT_MARGIN = 11,      /* a choice that is quicker to decode may take 1/2048 more */
+    Z4_LIT_SINGLE = 6,       /* bits a symbol above which one symbol a look-up is quicker */
     Z4_LIT_WIDE = 1024       /* from here on the table of several symbols a look-up repays itself */
 };
 
@@ -43,9 +44,10 @@ typedef struct {
     size_t content_left, block_max; /* bytes */
     int last;                       /* the last block has been read */
     int has_tree, has_wide;
+    int single; /* this block: use `one` alone */
     unsigned n_symbols, log; /* of the tree */
     uint8_t weight[Z4_HUF_SYMBOLS];
-    /* By the next `log` bits: symbol, and bits << 8. */
+    /* By the next `log` bits: bits, and symbol << 8. */
     uint16_t one[1 << Z4_HUF_LOG];
     /* By the next r bits, from element 2^r on, r <= 11: all symbols that these bits complete, six at
      * most. Byte 0: bits; bytes 1..6: symbols; byte 7: how many. Reading uses r = 11, the upper
