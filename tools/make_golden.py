@@ -1,0 +1,176 @@
+"""Add golden files of this version: what this release writes, to be read by every later one.
+
+Only cases that have no file yet are written. A file whose manifest entry has `released` set was
+part of a release: it is never written again and never removed, whatever this script is told.
+Before a release `--again` writes the unreleased files anew, and `--release VERSION` marks them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+
+from golden_inputs import content_of  # noqa: E402 - lies beside the tests
+
+import z4ai  # noqa: E402
+import z4ai.safetensors  # noqa: E402
+from z4ai._wire import FORMAT_VERSION  # noqa: E402
+from z4ai.dtypes import numpy_dtype, resolve  # noqa: E402
+
+GOLDEN = ROOT / "tests" / "compat" / "golden"
+MOST_NBYTES = 300_000
+MIB = 1 << 20
+
+
+def recipe(formula: str, nbytes: int, width: int, seed: int = 1) -> dict[str, Any]:
+    return {"formula": formula, "nbytes": nbytes, "width": width, "seed": seed}
+
+
+def cases() -> dict[str, dict[str, Any]]:
+    """Name of a case to how it is made: recipe, what made it, with which options."""
+    made: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, by: str, inputs: dict[str, Any], **options: Any) -> None:
+        made[name] = {"by": by, "recipe": inputs, "options": options}
+
+    names = ["opaque", "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"]
+    names += ["uint64", "fp16", "bf16", "fp32", "fp64", "complex64", "complex128", "fp8_e4m3"]
+    names += ["fp8_e5m2", "fp8_e8m0", "fp4"]
+    for name in names:
+        width = resolve(name).width
+        inputs = recipe("weights", 2400 // width * width + width - 1, width)
+        add(f"buffer-{name}", "compress", inputs, dtype=name)
+    for effort in ("fast", "max"):
+        add(f"effort-{effort}-bf16", "compress", recipe("weights", 5000, 2), dtype="bf16")
+        made[f"effort-{effort}-bf16"]["options"]["effort"] = effort
+        add(f"effort-{effort}-opaque", "compress", recipe("text", 9000, 1), effort=effort)
+    add("empty", "compress", recipe("noise", 0, 1), dtype="bf16")
+    add("one-byte", "compress", recipe("noise", 1, 1), dtype="fp64")
+    add("noise", "compress", recipe("noise", 3000, 1), dtype="fp32")
+    add("patterns-bf16", "compress", recipe("patterns", 1 << 14, 2), dtype="bf16", effort="fast")
+    for name in ("bf16", "fp32", "int64", "opaque"):
+        width = resolve(name).width
+        inputs = recipe("steps", (6 if name == "opaque" else 2) * MIB + 2003, width)
+        add(f"chunks-{name}", "compress", inputs, dtype=name)
+        add(f"streamed-{name}", "compress_stream", inputs, dtype=name)
+    add("sparse-bf16", "compress", recipe("sparse", MIB + 1001, 2), dtype="bf16")
+    add("chunks-text", "compress", recipe("text", 4 * MIB + 50_000, 1))
+    add("streamed-empty", "compress_stream", recipe("noise", 0, 1))
+    shapes: dict[str, tuple[str, list[int]]] = {
+        "c": ("bf16", [30, 20]),
+        "0-d": ("fp64", []),
+        "empty": ("fp16", [3, 0, 2]),
+        "many-dimensions": ("int8", [1, 2, 1, 3, 1, 2, 1, 5]),
+        "bool": ("bool", [50]),
+        "complex": ("complex64", [10, 6]),
+    }
+    for name, (dtype, shape) in shapes.items():
+        row = resolve(dtype)
+        nbytes = int(np.prod(shape, dtype=np.int64)) * row.item_nbytes
+        inputs = recipe("weights", nbytes, row.width)
+        add(f"array-{name}", "compress_array", inputs, dtype=dtype, shape=shape)
+    for name, dtype, order, big in [
+        ("fortran", "fp32", "F", False),
+        ("big-endian", "int32", "C", True),
+        ("big-endian-fortran", "fp64", "F", True),
+    ]:
+        row = resolve(dtype)
+        inputs = recipe("weights", 300 * row.width, row.width)
+        options = {"dtype": dtype, "shape": [20, 15], "order": order, "big_endian": big}
+        add(f"array-{name}", "compress_array", inputs, **options)
+    block = recipe("weights", 6000, 2)
+    tensors = [
+        ["embed.weight", "BF16", [50, 60], block],
+        ["layer.0.weight", "F32", [20, 25], recipe("weights", 2000, 4, 2)],
+        ["layer.0.bias", "F32", [0], recipe("noise", 0, 4)],
+        ["layer.1.weight", "F16", [3, 100], recipe("weights", 600, 2, 3)],
+        ["steps", "I64", [], recipe("weights", 8, 8, 4)],
+        ["mask", "BOOL", [16], recipe("noise", 16, 1, 5)],
+        ["lm_head.weight", "BF16", [50, 60], block],
+        ["scales", "F8_E4M3", [300], recipe("weights", 300, 1, 6)],
+    ]
+    for effort in ("fast", "balanced", "max"):
+        add(f"container-{effort}", "compress_file", {"tensors": tensors}, effort=effort)
+    add("container-empty", "compress_file", {"tensors": []})
+    return made
+
+
+def encode(case: dict[str, Any]) -> bytes:
+    """Make the bytes of a case."""
+    content = content_of(case["recipe"])
+    options = dict(case["options"])
+    if case["by"] == "compress":
+        return z4ai.compress(content, **options)
+    if case["by"] == "compress_stream":
+        out = io.BytesIO()
+        z4ai.compress_stream(io.BytesIO(content), out, **options)
+        return out.getvalue()
+    if case["by"] == "compress_array":
+        dtype = numpy_dtype(resolve(options["dtype"]), big_endian=options.get("big_endian", False))
+        if options["dtype"] == "bool":
+            content = bytes(byte & 1 for byte in content)
+        flat = np.frombuffer(content, dtype)
+        return z4ai.compress_array(flat.reshape(options["shape"], order=options.get("order", "C")))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "a.safetensors", Path(folder) / "a.zstn"
+        source.write_bytes(content)
+        z4ai.safetensors.compress_file(source, target, **options)
+        return target.read_bytes()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--again", action="store_true", help="write unreleased files anew")
+    parser.add_argument("--release", metavar="VERSION", help="mark what is there as released")
+    args = parser.parse_args()
+    folder = GOLDEN / f"v{FORMAT_VERSION}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text()) if path.exists() else {}
+    for name, case in cases().items():
+        file = name + (".zstn" if case["by"] == "compress_file" else ".z4ai")
+        entry = manifest.get(file)
+        if entry is not None and (entry["released"] or not args.again):
+            continue
+        encoded = encode(case)
+        content = content_of(case["recipe"])
+        (folder / file).write_bytes(encoded)
+        manifest[file] = {
+            **case,
+            "content_nbytes": len(content),
+            "content_sha256": sha256(content),
+            "encoded_nbytes": len(encoded),
+            "encoded_sha256": sha256(encoded),
+            "library_version": z4ai.__version__,
+            "released": None,
+        }
+        print(f"{file}: {len(encoded)} bytes")
+    if args.release:
+        for entry in manifest.values():
+            entry["released"] = entry["released"] or args.release
+    path.write_text(json.dumps(dict(sorted(manifest.items())), indent=1) + "\n")
+    total = sum(entry["encoded_nbytes"] for entry in manifest.values())
+    print(f"{len(manifest)} files, {total} bytes")
+    if total > MOST_NBYTES:
+        print(f"more than {MOST_NBYTES} bytes: choose smaller inputs")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
