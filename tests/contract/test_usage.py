@@ -1,0 +1,228 @@
+"""The usage page, example by example, in its order and with its names.
+
+What the page promises for later is in WAITING: a name that appears must leave the list and get its
+test here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import z4ai
+import z4ai.chunked as ck
+from z4ai.safetensors import ZstnReader, compress_file, decompress_file
+
+# Names of the page that no release has yet, in its order.
+WAITING = [
+    "z4ai.compress_delta",
+    "z4ai.decompress_delta",
+    "z4ai.model_delta",
+    "z4ai.save_file",
+    "z4ai.load_file",
+    "z4ai.enable_hf",
+    "z4ai.integrations",
+]
+
+
+def weights(n: int, *, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
+    """Float32 numbers that look like a trained layer: small, bell-shaped, a few outliers."""
+    rng = np.random.default_rng(seed)
+    scale = np.where(rng.random(n) < 0.01, 0.2, 0.02)
+    return (rng.standard_normal(n) * scale).astype(np.float32)
+
+
+def buffer_of(dtype: str | None) -> bytes:
+    """Weights as the bytes of a dtype."""
+    values = weights(50_000, seed=1)
+    if dtype is None:
+        return b"config " * 1000 + values.tobytes()
+    if dtype.startswith(("int", "uint")):
+        return np.round(np.abs(values) * 500).astype(dtype).tobytes()
+    names = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "bf16": ml_dtypes.bfloat16}
+    return values.astype(names[dtype]).tobytes()
+
+
+# --- Buffers and dtypes ---------------------------------------------------------------------------
+
+CODES = ["bf16", "fp16", "fp32", "fp64"]
+CODES += [f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")]
+
+
+@pytest.mark.parametrize("dtype", [*CODES, None])
+def test_a_buffer_of_each_dtype_comes_back(dtype: str | None) -> None:
+    buffer = buffer_of(dtype)
+    blob = z4ai.compress(buffer, dtype=dtype)
+    data = z4ai.decompress(blob)
+    assert isinstance(blob, bytes)
+    assert isinstance(data, bytes)
+    assert data == buffer
+    assert len(blob) < len(buffer)
+
+
+def test_decoding_into_a_buffer_made_before() -> None:
+    buffer = buffer_of("fp32")
+    blob = z4ai.compress(buffer, dtype="fp32")
+    out = bytearray(len(buffer))
+    z4ai.decompress(blob, out=out)
+    assert out == buffer
+
+
+# --- NumPy arrays ---------------------------------------------------------------------------------
+
+
+def test_an_array_comes_back_with_dtype_and_shape() -> None:
+    w = weights(256 * 512).reshape(256, 512).astype(np.float16)
+    blob = z4ai.compress_array(w)
+    back = z4ai.decompress_array(blob)
+    assert np.array_equal(w, back)
+    assert back.dtype == w.dtype
+    assert back.shape == w.shape
+
+
+# --- Effort tiers ---------------------------------------------------------------------------------
+
+
+def test_every_tier_decodes_through_the_same_call() -> None:
+    buffer = buffer_of("bf16")
+    fast = z4ai.compress(buffer, dtype="bf16", effort="fast")
+    default = z4ai.compress(buffer, dtype="bf16")
+    smallest = z4ai.compress(buffer, dtype="bf16", effort="max")
+    for blob in (fast, default, smallest):
+        assert z4ai.decompress(blob) == buffer
+    assert len(smallest) <= len(default) <= len(fast)
+
+
+@pytest.mark.parametrize("dtype", [*CODES, None])
+def test_max_is_never_larger_than_the_default(dtype: str | None) -> None:
+    buffer = buffer_of(dtype)
+    smallest = z4ai.compress(buffer, dtype=dtype, effort="max")
+    assert len(smallest) <= len(z4ai.compress(buffer, dtype=dtype))
+    assert z4ai.decompress(smallest) == buffer
+
+
+def test_max_works_without_brotli() -> None:
+    code = (
+        "import sys; sys.modules['brotli'] = None\n"
+        "import z4ai\n"
+        "data = bytes(range(256)) * 500\n"
+        "blob = z4ai.compress(data, dtype='bf16', effort='max')\n"
+        "assert z4ai.decompress(blob) == data\n"
+        "print(len(blob) <= len(z4ai.compress(data, dtype='bf16')))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stdout.split() == ["True"], result.stderr
+
+
+# --- Checkpoint deltas, model deltas: in WAITING --------------------------------------------------
+
+# --- safetensors with random access ---------------------------------------------------------------
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    """A `model.safetensors` in the current folder: an embedding, tied to the head, and a norm."""
+    monkeypatch.chdir(tmp_path)
+    embedding = weights(300 * 64).reshape(300, 64)
+    tensors = {
+        "lm_head.weight": embedding,
+        EMBEDDING: embedding,
+        "model.norm.weight": np.ones(64, np.float32),
+    }
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begin = 0
+    for name, array in tensors.items():
+        end = begin + array.nbytes
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(array.shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    raw = json.dumps(header).encode()
+    content = b"".join(array.tobytes() for array in tensors.values())
+    Path("model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + content)
+    return tensors
+
+
+def test_a_checkpoint_file_comes_back(model: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+    original = Path("model.safetensors").read_bytes()
+    stats = compress_file("model.safetensors", "model.zstn")
+    compressed = os.path.getsize("model.zstn")
+    assert stats["original_bytes"] == len(original)
+    assert stats["compressed_bytes"] == compressed
+    assert stats["ratio"] == pytest.approx(len(original) / compressed)
+    assert stats["saved_pct"] == pytest.approx(100 - 100 * compressed / len(original))
+    assert f"{stats['saved_pct']:.0f}% smaller ({stats['ratio']:.2f}x)"
+    os.remove("model.safetensors")
+    decompress_file("model.zstn", "model.safetensors")
+    assert Path("model.safetensors").read_bytes() == original
+
+
+def test_tied_weights_are_stored_once(model: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+    stats = compress_file("model.safetensors", "model.zstn")
+    assert stats["compressed_bytes"] < 0.55 * stats["original_bytes"]
+
+
+def test_one_tensor_is_read_alone(model: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+    compress_file("model.safetensors", "model.zstn")
+    with ZstnReader.open("model.zstn") as r:
+        assert sorted(r.names()) == sorted(model)
+        w = r.read_numpy(EMBEDDING)
+    assert np.array_equal(w, model[EMBEDDING])
+    assert w.dtype == np.float32
+
+
+def test_one_tensor_is_read_though_another_is_damaged(model: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+    """Only that tensor is decoded: damage elsewhere is not even seen."""
+    compress_file("model.safetensors", "model.zstn")
+    whole = Path("model.zstn").read_bytes()
+    readable = 0
+    for offset in range(16, len(whole), 101):
+        blob = bytearray(whole)
+        blob[offset] ^= 1
+        Path("damaged.zstn").write_bytes(blob)
+        try:
+            with ZstnReader.open("damaged.zstn") as r:
+                norm = r.read_numpy("model.norm.weight")
+                readable += 1
+                assert np.array_equal(norm, model["model.norm.weight"])
+        except z4ai.errors.Z4Error:
+            pass
+    assert readable > len(whole) / 101 / 2
+
+
+# --- HuggingFace integration: in WAITING ----------------------------------------------------------
+
+# --- High-throughput native path ------------------------------------------------------------------
+
+
+def test_the_chunked_path_and_the_default_read_each_other() -> None:
+    buffer = buffer_of("bf16")
+    blob = ck.compress(buffer, dtype="bf16")
+    assert ck.decompress(blob) == buffer
+    assert z4ai.decompress(blob) == buffer
+    assert ck.decompress(z4ai.compress(buffer, dtype="bf16")) == buffer
+    assert ck.decompress(z4ai.compress(buffer, dtype="bf16", effort="max")) == buffer
+
+
+# --- What waits -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_what_waits_is_not_there_yet(name: str) -> None:
+    attribute = name.removeprefix("z4ai.")
+    assert not hasattr(z4ai, attribute), f"{name} exists: take it off WAITING and test its example"
+    assert importlib.util.find_spec(name) is None, f"{name} exists: take it off WAITING"
