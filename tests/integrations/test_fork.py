@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,24 @@ def test_a_forked_child_compresses(body: str) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[0] == "done"
+
+
+def test_a_reader_made_before_a_fork_is_read_in_the_child(tmp_path: Path) -> None:
+    body = """
+from z4ai.safetensors import ZstnReader, save_numpy
+
+save_numpy({"w": weights.reshape(3, -1)}, "fork.zstn", threads=4)
+reader = ZstnReader.open("fork.zstn", threads=4)
+def read():
+    for _ in range(20):
+        assert np.array_equal(reader.read_numpy("w").ravel(), weights)
+    reader.verify()
+read()
+forked(read)
+read()
+"""
+    code = PREAMBLE + FORK + f"os.chdir({os.fspath(tmp_path)!r})\n" + body + "print('done')\n"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
