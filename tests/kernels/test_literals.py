@@ -204,6 +204,30 @@ def test_code_lengths_are_optimal_under_the_limit() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("block", [literals.MIN_BLOCK_NBYTES, 32768, 65536])
+def test_smaller_blocks_are_read_by_stock_and_written_by_the_reference(
+    kind: str, block: int
+) -> None:
+    content = make(kind, 3 * block + 77, 8)
+    frames = {
+        isa: literals.encode(content, block_nbytes=block, isa=isa) for isa in literals.variants()
+    }
+    assert set(frames) == set(literals.variants())
+    assert len(set(frames.values())) == 1, "variants differ"
+    frame = frames["scalar"]
+    assert zstandard.ZstdDecompressor().decompress(frame) == content
+    assert zstd_literals.encode(content, block) == frame, "the reference writes another frame"
+    assert literals.decode(frame, len(content)) == content
+    assert len(frame) <= len(content) + 3 * (len(content) // block + 1) + 17
+
+
+@pytest.mark.parametrize("block", [0, literals.MIN_BLOCK_NBYTES - 1, literals.MAX_BLOCK_NBYTES + 1])
+def test_blocks_out_of_range_are_refused(block: int) -> None:
+    with pytest.raises(ValueError, match="block_nbytes"):
+        literals.encode(b"abc", block_nbytes=block)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [0, 1, 63, 5000, BLOCK, 5 * BLOCK])
 def test_estimate_is_near_the_size(kind: str, n: int) -> None:
     content = make(kind, n, 2)

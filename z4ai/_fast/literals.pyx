@@ -24,8 +24,12 @@ cdef extern from "z4_literals.h" nogil:
         const char *name
     const z4_literals_impl Z4_LITERALS[]
     const z4_literals_impl *z4_literals_pick(int isa) noexcept
-    size_t z4_lit_bound(size_t n) noexcept
+    enum:
+        Z4_LIT_BLOCK
+        Z4_LIT_BLOCK_LEAST
+    size_t z4_lit_bound(size_t n, size_t block) noexcept
     ptrdiff_t z4_lit_encode(const z4_literals_impl *impl, const uint8_t *src, size_t n,
+                            size_t block,
                             uint8_t *dst, size_t capacity, z4_lit_encoder *scratch) noexcept
     int z4_lit_begin(z4_lit_decoder *d, const uint8_t *src, size_t nbytes,
                      size_t content_nbytes) noexcept
@@ -40,6 +44,8 @@ TRUNCATED = Z4_TRUNCATED
 UNSUPPORTED = Z4_UNSUPPORTED
 
 MAX_CONTENT_NBYTES = 1 << 31
+MIN_BLOCK_NBYTES = Z4_LIT_BLOCK_LEAST
+MAX_BLOCK_NBYTES = Z4_LIT_BLOCK
 
 cdef dict _WORDS = {
     Z4_CORRUPT: "corrupt",
@@ -85,16 +91,20 @@ def bound(Py_ssize_t n) -> int:
     """Return the room that suffices to encode ``n`` bytes, scribbling included."""
     if n < 0:
         raise ValueError("n must not be negative")
-    return z4_lit_bound(<size_t> n)
+    return z4_lit_bound(<size_t> n, <size_t> MAX_BLOCK_NBYTES)
 
 
-def encode(const uint8_t[::1] src, *, isa=None) -> bytes:
+def encode(
+    const uint8_t[::1] src, *, Py_ssize_t block_nbytes=MAX_BLOCK_NBYTES, isa=None
+) -> bytes:
     """Encode bytes as one standard Zstandard frame without matches.
 
     Parameters
     ----------
     src : contiguous buffer of bytes
         At most ``MAX_CONTENT_NBYTES``.
+    block_nbytes : int
+        Content of every block but the last, ``MIN_BLOCK_NBYTES`` to ``MAX_BLOCK_NBYTES``.
     isa : str, optional
         Variant to run, one of `variants()`; by default the fastest. All give the same bytes.
 
@@ -104,20 +114,26 @@ def encode(const uint8_t[::1] src, *, isa=None) -> bytes:
         The frame.
     """
     cdef const z4_literals_impl *impl = _pick(isa)
-    cdef size_t n = <size_t> src.shape[0], capacity = z4_lit_bound(n)
+    cdef size_t n = <size_t> src.shape[0], block = <size_t> block_nbytes, capacity
     cdef const uint8_t *p = &src[0] if n > 0 else NULL
     cdef ptrdiff_t size
     cdef z4_lit_encoder *scratch
     cdef uint8_t *dst
     if n > <size_t> MAX_CONTENT_NBYTES:
         raise ValueError(f"{n} bytes are more than a frame holds ({MAX_CONTENT_NBYTES})")
+    if not MIN_BLOCK_NBYTES <= block_nbytes <= MAX_BLOCK_NBYTES:
+        raise ValueError(
+            f"block_nbytes is {block_nbytes}, "
+            f"expected {MIN_BLOCK_NBYTES} to {MAX_BLOCK_NBYTES}"
+        )
+    capacity = z4_lit_bound(n, block)
     dst = <uint8_t *> malloc(capacity)
     scratch = <z4_lit_encoder *> malloc(sizeof(z4_lit_encoder))
     try:
         if dst == NULL or scratch == NULL:
             raise MemoryError
         with nogil:
-            size = z4_lit_encode(impl, p, n, dst, capacity, scratch)
+            size = z4_lit_encode(impl, p, n, block, dst, capacity, scratch)
         if size < 0:
             raise LiteralsError(size)
         return PyBytes_FromStringAndSize(<char *> dst, size)
@@ -134,7 +150,8 @@ def decode(const uint8_t[::1] src, Py_ssize_t content_nbytes, *, isa=None) -> by
     src : contiguous buffer of bytes
         The frame, and nothing else.
     content_nbytes : int
-        The caller's limit: a frame that declares another size is refused before anything is decoded.
+        The caller's limit: a frame that declares another size is refused before anything is
+        decoded.
     isa : str, optional
         Variant to run, one of `variants()`.
 

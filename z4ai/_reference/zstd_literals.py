@@ -228,14 +228,14 @@ def _joint(blocks: Sequence[_Block]) -> tuple[int, _Tree]:
     return (coded, tree) if tree.lengths and coded < raw else (raw, _Tree())
 
 
-def encode(content: bytes) -> bytes:
-    """Encode a frame: the same bytes as the kernel's."""
+def encode(content: bytes, block_nbytes: int = BLOCK) -> bytes:
+    """Encode a frame, in blocks of so much content: the same bytes as the kernel's."""
     content = bytes(content)
     n = len(content)
     flag = 0 if n < 256 else 1 if n < 65536 + 256 else 2
     out = [MAGIC.to_bytes(4, "little"), bytes([flag << 6 | 1 << 5])]
     out.append((n - 256 if flag == 1 else n).to_bytes(1 << flag, "little"))
-    blocks = [_Block(content[at : at + BLOCK]) for at in range(0, n, BLOCK)]
+    blocks = [_Block(content[at : at + block_nbytes]) for at in range(0, n, block_nbytes)]
     tree, live = _Tree(), False  # live: the decoder knows it
     for at in range(0, len(blocks), GROUP):
         for run, (joint, draft) in _plan(blocks[at : at + GROUP]):

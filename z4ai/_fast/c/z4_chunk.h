@@ -15,6 +15,11 @@
 /* Largest content of one chunk: sizes of streams then fit in 32 bits with room to spare. */
 #define Z4_MAX_CHUNK ((uint64_t)1 << 26)
 
+/* Planes are coded in blocks, and decoded in tiles, of this many elements: 256 KiB of content, so that a tile, its
+ * planes and what the next one needs share a second-level cache; a block of zstd holds 128 KiB at most. */
+#define Z4_TILE_MOST ((size_t)Z4_LIT_BLOCK)
+Z4_INLINE size_t z4_tile(size_t width) { return width <= 2 ? Z4_TILE_MOST : ((size_t)1 << 18) / width; }
+
 enum z4_codec { Z4_CODEC_STORE = 0, Z4_CODEC_CONSTANT = 1, Z4_CODEC_ZSTD = 2 };
 
 typedef struct {

@@ -1,6 +1,6 @@
 /* z4_chunk_decode.h -- streams of one chunk -> its content, fused.
  *
- * READ ME FIRST. Planes are decoded one tile (Z4_TILE elements = one zstd block of a plane) at a time into scratch,
+ * READ ME FIRST. Planes are decoded one tile (z4_tile() elements = one zstd block of a plane) at a time into scratch,
  * interleaved from there into the content, and hashed, all while the tile is in cache. A stored plane is read
  * where it lies. The content is written once.
  */
@@ -9,7 +9,6 @@
 
 #include "z4_chunk.h"
 
-#define Z4_TILE ((size_t)131072)
 /* What z4_lit_block may scribble behind a tile. */
 #define Z4_TILE_SLACK ((size_t)64)
 /* Elements interleaved and hashed at a time: at eight bytes each they still fit the first-level cache. */
@@ -17,7 +16,7 @@
 
 typedef struct {
     z4_lit_decoder zstd[Z4_MAX_PLANES];
-    uint8_t tile[Z4_MAX_PLANES][Z4_TILE + Z4_TILE_SLACK];
+    uint8_t tile[Z4_MAX_PLANES][Z4_TILE_MOST + Z4_TILE_SLACK];
 } z4_decode_scratch;
 
 /* Check one job against the buffers: every range that the kernels will touch. */
@@ -87,7 +86,7 @@ static int z4_decode_plain(const z4_kernels *k, z4_chunk_job *job, const uint8_t
         return status;
     for (size_t done = 0; done < n;) {
         /* The slack of a block is content still to come, except near the end of the chunk. */
-        const size_t left = n - done, room = left < Z4_TILE ? left : Z4_TILE;
+        const size_t left = n - done, room = left < Z4_TILE_MOST ? left : Z4_TILE_MOST;
         const size_t slack = left - room < Z4_TILE_SLACK ? left - room : Z4_TILE_SLACK;
         const ptrdiff_t m = z4_lit_block(k->literals, zstd, content + done, room, slack);
         if (m <= 0)
@@ -98,26 +97,45 @@ static int z4_decode_plain(const z4_kernels *k, z4_chunk_job *job, const uint8_t
     return z4_decode_end(k, zstd);
 }
 
+/* What interleaving the tile at `base` will touch: stored planes and content. */
+static void z4_fetch_tile(const z4_chunk_job *job, const uint8_t *encoded, const uint8_t *content, size_t base,
+                          size_t m, z4_lit_fetch *fetch)
+{
+    const size_t width = z4_layout_width(job->layout);
+    fetch->n = 0;
+    fetch->range[fetch->n].at = content + base * width;
+    fetch->range[fetch->n++].end = content + (base + m) * width;
+    for (size_t p = 0; p < width; p++) {
+        if (job->stream_codec[p] == Z4_CODEC_STORE) {
+            fetch->range[fetch->n].at = encoded + job->stream_offset[p] + base;
+            fetch->range[fetch->n++].end = encoded + job->stream_offset[p] + base + m;
+        }
+    }
+}
+
 /* Several planes, tile by tile. */
 static int z4_decode_planes(const z4_kernels *k, z4_chunk_job *job, const uint8_t *encoded, uint8_t *content,
                             z4_decode_scratch *scratch, z4_xxh3_state *hash)
 {
-    const size_t width = z4_layout_width(job->layout);
+    const size_t width = z4_layout_width(job->layout), tile = z4_tile(width);
     const size_t n = job->content_nbytes / width;
+    z4_lit_fetch fetch;
     for (size_t p = 0; p < width; p++) {
         const uint8_t *src = encoded + job->stream_offset[p];
         if (job->stream_codec[p] == Z4_CODEC_CONSTANT) {
-            memset(scratch->tile[p], src[0], n < Z4_TILE ? n : Z4_TILE);
+            memset(scratch->tile[p], src[0], n < tile ? n : tile);
         } else if (job->stream_codec[p] == Z4_CODEC_ZSTD) {
             const int status = z4_lit_begin(&scratch->zstd[p], src, job->stream_nbytes[p], n);
             if (status != Z4_OK) {
                 job->stream = (uint8_t)p;
                 return status;
             }
+            scratch->zstd[p].fetch = &fetch;
         }
     }
-    for (size_t base = 0; base < n; base += Z4_TILE) {
-        const size_t m = n - base < Z4_TILE ? n - base : Z4_TILE;
+    for (size_t base = 0; base < n; base += tile) {
+        const size_t m = n - base < tile ? n - base : tile;
+        z4_fetch_tile(job, encoded, content, base, m, &fetch);
         const uint8_t *plane[Z4_MAX_PLANES];
         for (size_t p = 0; p < width; p++) {
             plane[p] = scratch->tile[p];

@@ -14,8 +14,6 @@
 /* The probe looks at this many runs of this many elements of each block, spread evenly. */
 #define Z4_PROBE_RUNS ((size_t)8)
 #define Z4_PROBE_RUN ((size_t)512)
-/* Elements that share one verdict of the probe: a block of the coder. */
-#define Z4_PROBE_BLOCK ((size_t)131072)
 
 /* What the probe expects of one layout. */
 typedef struct {
@@ -39,7 +37,8 @@ Z4_INLINE size_t z4_encode_planes_nbytes(uint64_t content_nbytes, size_t width)
 /* What z4_encode_chunk may need at its place in the output, however badly the content codes. */
 Z4_INLINE size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t gap, size_t gap_stream)
 {
-    return gap + width * gap_stream + width * z4_lit_bound((size_t)(content_nbytes / width)) + width + 64;
+    return gap + width * gap_stream + width * z4_lit_bound((size_t)(content_nbytes / width), z4_tile(width)) +
+           width + 64;
 }
 
 /* Count a sample of every plane of one block; -> elements sampled. */
@@ -87,8 +86,9 @@ static void z4_probe(const z4_kernels *k, const z4_chunk_job *job, int layout, c
 {
     const size_t width = z4_layout_width(layout);
     memset(forecast, 0, sizeof *forecast);
-    for (size_t base = 0; base < n; base += Z4_PROBE_BLOCK) {
-        const size_t m = n - base < Z4_PROBE_BLOCK ? n - base : Z4_PROBE_BLOCK;
+    const size_t block = z4_tile(width);
+    for (size_t base = 0; base < n; base += block) {
+        const size_t m = n - base < block ? n - base : block;
         const size_t seen = z4_probe_block(k, job, layout, src + base * width, m, scratch);
         for (size_t p = 0; p < width; p++) {
             const size_t nbytes = z4_sample_nbytes(scratch->counts[p], seen);
@@ -118,8 +118,8 @@ static void z4_store_chunk(z4_chunk_job *job, const uint8_t *src, uint8_t *out, 
 }
 
 /* Append one coded plane at out[at]; -> bytes, or a negative status. Falls back to storing it. */
-static ptrdiff_t z4_encode_plane(const z4_kernels *k, const uint8_t *plane, size_t n, uint8_t *out, size_t capacity,
-                                 uint8_t *codec, z4_encode_scratch *scratch)
+static ptrdiff_t z4_encode_plane(const z4_kernels *k, const uint8_t *plane, size_t n, size_t block, uint8_t *out,
+                                 size_t capacity, uint8_t *codec, z4_encode_scratch *scratch)
 {
     if (z4_is_constant(plane, n)) {
         *codec = Z4_CODEC_CONSTANT;
@@ -127,7 +127,7 @@ static ptrdiff_t z4_encode_plane(const z4_kernels *k, const uint8_t *plane, size
         return 1;
     }
     *codec = Z4_CODEC_ZSTD;
-    const ptrdiff_t m = z4_lit_encode(k->literals, plane, n, out, capacity, &scratch->zstd);
+    const ptrdiff_t m = z4_lit_encode(k->literals, plane, n, block, out, capacity, &scratch->zstd);
     if (m >= 0 && (size_t)m < n)
         return m;
     if (m < 0 && m != Z4_CAPACITY)
@@ -215,7 +215,8 @@ static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const uint8_
         job->stream_offset[p] = job->encoded_offset + at;
         job->stream_codec[p] = Z4_CODEC_STORE;
         if (coded[p]) {
-            m = z4_encode_plane(k, dst[p], n, out + at, capacity - at, &job->stream_codec[p], scratch);
+            m = z4_encode_plane(k, dst[p], n, z4_tile(width), out + at, capacity - at, &job->stream_codec[p],
+                                scratch);
             if (m < 0) {
                 job->status = (int8_t)m;
                 return;

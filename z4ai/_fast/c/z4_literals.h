@@ -1,9 +1,9 @@
 /* z4_literals.h -- Zstandard frames (RFC 8878) that hold literals only: no matches, no sequences.
  *
- * Encode:   size = z4_lit_encode(impl, src, n, dst, capacity, scratch)
+ * Encode:   size = z4_lit_encode(impl, src, n, block, dst, capacity, scratch)
  *           One frame of n <= 2^31 bytes, or Z4_CAPACITY; never the latter when capacity is at
- *           least z4_lit_bound(n). Every block but the last holds exactly 128 KiB of content. Bytes
- *           between the size returned and capacity may be scribbled on.
+ *           least z4_lit_bound(n, block). Every block but the last holds exactly `block` bytes of
+ *           content, Z4_LIT_BLOCK_LEAST to Z4_LIT_BLOCK. Bytes between the size returned and capacity may be scribbled on.
  * Decode:   z4_lit_begin(), then z4_lit_block() until it returns 0, then z4_lit_end().
  *           begin: Z4_OK, Z4_TRUNCATED, Z4_CORRUPT (no such frame, or another content size than
  *           content_nbytes), Z4_UNSUPPORTED (skippable frame, dictionary, checksum, reserved bit,
@@ -73,15 +73,16 @@ static inline const z4_literals_impl *z4_literals_pick(int isa)
 /* ---- encoder ---- */
 
 /* Frame header of at most 9 bytes, 3 a block, the content, and 8 for the loops to scribble on. */
-static inline size_t z4_lit_bound(size_t n)
+static inline size_t z4_lit_bound(size_t n, size_t block)
 {
-    return n + 3 * (n / Z4_LIT_BLOCK + 1) + 9 + 8;
+    return n + 3 * (n / block + 1) + 9 + 8;
 }
 
-static inline ptrdiff_t z4_lit_encode(const z4_literals_impl *impl, const uint8_t *src, size_t n, uint8_t *dst,
-                               size_t capacity, z4_lit_encoder *scratch)
+static inline ptrdiff_t z4_lit_encode(const z4_literals_impl *impl, const uint8_t *src, size_t n,
+                                      size_t block, uint8_t *dst, size_t capacity,
+                                      z4_lit_encoder *scratch)
 {
-    const size_t group = (size_t)Z4_LIT_GROUP * Z4_LIT_BLOCK;
+    const size_t group = Z4_LIT_GROUP * block;
     unsigned flag = n < 256 ? 0 : n < 65536 + 256 ? 1 : 2;
     uint32_t content = (uint32_t)(flag == 1 ? n - 256 : n);
     uint8_t *out = dst;
@@ -96,6 +97,7 @@ static inline ptrdiff_t z4_lit_encode(const z4_literals_impl *impl, const uint8_
         z4_lit_put24(out, 1 | Z4_LIT_RAW << 1);
         return out + 3 - dst;
     }
+    scratch->block = block;
     scratch->live = 0;
     scratch->tree.nbytes = Z4_LIT_NEVER;
     for (size_t at = 0; at < n; at += group) {

@@ -99,6 +99,20 @@ typedef struct {
     uint8_t *dst, *end;
 } z4_lit_lane;
 
+/* Fetch the lines due in one round. */
+Z4_INLINE void z4_lit_fetch_some(z4_lit_fetch *f)
+{
+    const uint8_t *at, *end;
+    if (f->n == 0)
+        return;
+    at = f->range[f->n - 1].at;
+    end = f->range[f->n - 1].end;
+    for (unsigned i = f->rate; i > 0; i--, at += 64)
+        z4_prefetch(at);
+    f->range[f->n - 1].at = at;
+    f->n -= at >= end;
+}
+
 /* Look-ups a refill: 5 * 11 = 55 bits; a refill leaves 64 - 7 - 1 = 56 above the marker. */
 enum { Z4_LIT_LOOKUPS = 5, Z4_LIT_ROUND_SYMBOLS = 30 };
 
@@ -116,7 +130,7 @@ Z4_INLINE ptrdiff_t z4_lit_rounds(const uint8_t *src, const uint8_t *start, cons
 
 /* Run n lanes side by side until one of them has no safe round left. n is a constant at each call,
  * so the lanes beyond it vanish. */
-Z4_INLINE void z4_lit_run(z4_lit_lane *lane, unsigned n, const uint64_t *table)
+Z4_INLINE void z4_lit_run(z4_lit_lane *lane, unsigned n, const uint64_t *table, z4_lit_fetch *fetch)
 {
     z4_lit_lane a = lane[0], b = lane[n > 1 ? 1 : 0], c = lane[n > 2 ? 2 : 0], d = lane[n > 3 ? 3 : 0];
     for (;;) {
@@ -145,6 +159,8 @@ Z4_INLINE void z4_lit_run(z4_lit_lane *lane, unsigned n, const uint64_t *table)
     }
 #define Z4_LIT_ALL(STEP) STEP(a, 0) STEP(b, 1) STEP(c, 2) STEP(d, 3)
             Z4_LIT_ALL(Z4_LIT_REFILL)
+            if (fetch != NULL)
+                z4_lit_fetch_some(fetch);
             Z4_LIT_ALL(Z4_LIT_LOOKUP)
             Z4_LIT_ALL(Z4_LIT_LOOKUP)
             Z4_LIT_ALL(Z4_LIT_LOOKUP)
@@ -167,7 +183,8 @@ Z4_INLINE void z4_lit_run(z4_lit_lane *lane, unsigned n, const uint64_t *table)
 /* The same for four lanes at once and one symbol a look-up: where codes are too long for two to share
  * 11 bits, nothing is gained by the wide table, and all lanes advance alike. A round takes 62 bits
  * at most as above, and writes exactly 5 bytes a lane. */
-Z4_INLINE void z4_lit_run_single(z4_lit_lane *lane, const uint16_t *table, unsigned log)
+Z4_INLINE void z4_lit_run_single(z4_lit_lane *lane, const uint16_t *table, unsigned log,
+                                 z4_lit_fetch *fetch)
 {
     z4_lit_lane a = lane[0], b = lane[1], c = lane[2], d = lane[3];
     unsigned shift = 64 - log;
@@ -201,6 +218,8 @@ Z4_INLINE void z4_lit_run_single(z4_lit_lane *lane, const uint16_t *table, unsig
             Z4_LIT_REFILL(b)
             Z4_LIT_REFILL(c)
             Z4_LIT_REFILL(d)
+            if (fetch != NULL)
+                z4_lit_fetch_some(fetch);
             Z4_LIT_ALL(0)
             Z4_LIT_ALL(1)
             Z4_LIT_ALL(2)
@@ -269,20 +288,20 @@ Z4_INLINE int z4_lit_decode_body(const z4_lit_decoder *d, const z4_lit_stream *s
         }
     }
     if (n == 4 && d->single)
-        z4_lit_run_single(lane, d->one, d->log);
+        z4_lit_run_single(lane, d->one, d->log, d->fetch);
     while (n > 0) {
         unsigned left = 0;
         const uint64_t *wide = d->wide + ((size_t)1 << Z4_HUF_LOG);
         if (!d->has_wide)
             ; /* short already */
         else if (n == 4)
-            z4_lit_run(lane, 4, wide);
+            z4_lit_run(lane, 4, wide, d->fetch);
         else if (n == 3)
-            z4_lit_run(lane, 3, wide);
+            z4_lit_run(lane, 3, wide, NULL);
         else if (n == 2)
-            z4_lit_run(lane, 2, wide);
+            z4_lit_run(lane, 2, wide, NULL);
         else
-            z4_lit_run(lane, 1, wide);
+            z4_lit_run(lane, 1, wide, NULL);
         for (unsigned i = 0; i < n; i++) { /* streams differ in bits a symbol: go on with the others */
             z4_lit_lane *x = &lane[i];
             unsigned k = of_lane[i];
@@ -314,6 +333,7 @@ static inline int z4_lit_begin(z4_lit_decoder *d, const uint8_t *src, size_t nby
     uint32_t magic;
     unsigned flags, single, fcs_nbytes;
     uint64_t content = 0, window;
+    d->fetch = NULL;
     d->src = d->end = src;
     d->content_left = d->block_max = 0;
     d->last = d->has_tree = d->has_wide = 0;
@@ -350,6 +370,18 @@ static inline int z4_lit_begin(z4_lit_decoder *d, const uint8_t *src, size_t nby
     d->content_left = content_nbytes;
     d->block_max = window < Z4_LIT_BLOCK ? (size_t)window : Z4_LIT_BLOCK;
     return Z4_OK;
+}
+
+/* Spread what is to be fetched over the rounds of a block. A round of the wide table takes about 25
+ * bytes: four lanes, five look-ups, ten bits. */
+Z4_INLINE void z4_lit_fetch_plan(z4_lit_fetch *f, size_t rounds)
+{
+    size_t lines = 0;
+    for (unsigned i = 0; i < f->n; i++)
+        lines += (size_t)(f->range[i].end - f->range[i].at) / 64;
+    f->rate = (unsigned)(lines / (rounds + 1) + 1);
+    if (f->rate > 16)
+        f->rate = 16;
 }
 
 /* Huffman-coded literals of n symbols, at src..end-1, tree first if there is one. */
@@ -394,6 +426,8 @@ static inline int z4_lit_coded(const z4_literals_impl *impl, z4_lit_decoder *d, 
             room -= size;
         }
     }
+    if (d->fetch != NULL)
+        z4_lit_fetch_plan(d->fetch, d->single ? n / (4 * Z4_LIT_LOOKUPS) : (size_t)(end - src) / 25);
     return impl->decode(d, s, n_streams, limit);
 }
 

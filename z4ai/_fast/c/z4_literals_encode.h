@@ -1,6 +1,6 @@
 /* z4_literals_encode.h -- frames of Huffman-coded literals: which tree for which block, and the loops.
  *
- * A frame is cut into blocks of 128 KiB and blocks into groups of 16. All blocks of a group are
+ * A frame is cut into blocks and blocks into groups of 16. All blocks of a group are
  * counted first. One tree for the whole group is taken when it is as small as a tree a block, else
  * the group is halved, and so on. A tree that is in use stays while it is as small as a new one. All
  * sizes compared are exact; "as small" allows 1/2048 more, because each tree costs the decoder time. */
@@ -310,7 +310,7 @@ static inline uint8_t *z4_lit_write_run(const z4_literals_impl *impl, z4_lit_enc
                                  const uint8_t *end)
 {
     for (unsigned b = lo; b < hi; b++) {
-        const uint8_t *at = src + (size_t)b * Z4_LIT_BLOCK;
+        const uint8_t *at = src + b * e->block;
         size_t n = e->nbytes[b];
         uint32_t nbytes[4], final = last && b + 1 == hi, size;
         if (e->constant[b]) {
@@ -345,13 +345,13 @@ static inline uint8_t *z4_lit_write_run(const z4_literals_impl *impl, z4_lit_enc
 static inline uint8_t *z4_lit_write_group(const z4_literals_impl *impl, z4_lit_encoder *e, const uint8_t *src,
                                    size_t n, int last, uint8_t *dst, const uint8_t *end)
 {
-    unsigned n_blocks = (unsigned)((n + Z4_LIT_BLOCK - 1) / Z4_LIT_BLOCK), depth = 0;
+    unsigned n_blocks = (unsigned)((n + e->block - 1) / e->block), depth = 0;
     struct {
         uint8_t lo, hi;
     } todo[8]; /* halves waiting: one a level, and the one in hand */
     for (unsigned b = 0; b < n_blocks; b++) {
-        const uint8_t *at = src + (size_t)b * Z4_LIT_BLOCK;
-        size_t left = n - (size_t)b * Z4_LIT_BLOCK, size = left < Z4_LIT_BLOCK ? left : Z4_LIT_BLOCK;
+        const uint8_t *at = src + b * e->block;
+        size_t left = n - b * e->block, size = left < e->block ? left : e->block;
         e->nbytes[b] = (uint32_t)size;
         if (size < Z4_LIT_FOUR) {
             memset(e->counts[b], 0, sizeof e->counts[b]);

@@ -5,7 +5,8 @@
 #include "z4_huffman.h"
 
 enum {
-    Z4_LIT_BLOCK = 1 << 17,  /* content of every block but the last */
+    Z4_LIT_BLOCK = 1 << 17,  /* most content of a block */
+    Z4_LIT_BLOCK_LEAST = 1 << 12, /* least content of a block that the encoder is asked for */
     Z4_LIT_GROUP = 16,       /* blocks counted before a tree is chosen */
     Z4_LIT_FOUR = 1024,      /* from here on a block has four streams; below, one */
     Z4_LIT_MARGIN = 11,      /* a choice that is quicker to decode may take 1/2048 more */
@@ -29,6 +30,7 @@ typedef struct {
 
 /* Scratch of one call of z4_lit_encode(); nothing in it outlives the call. About 36 KiB. */
 typedef struct {
+    size_t block;                                     /* content of every block but the last */
     uint16_t counts[Z4_LIT_GROUP][4][Z4_HUF_SYMBOLS]; /* by block and stream; one stream is the first */
     uint32_t nbytes[Z4_LIT_GROUP];                    /* content of each block */
     uint32_t own[Z4_LIT_GROUP];                       /* what it takes with a tree of its own */
@@ -38,8 +40,21 @@ typedef struct {
     uint64_t entry[Z4_HUF_SYMBOLS];                   /* codes of `tree` */
 } z4_lit_encoder;
 
+/* Memory that the caller reads or writes as soon as a block is decoded. The loops of a block wait for
+ * table look-ups and leave the memory system idle, so they fetch it meanwhile. A hint, no more: any
+ * address will do. */
+enum { Z4_LIT_RANGES = 9 };
+typedef struct {
+    struct {
+        const uint8_t *at, *end;
+    } range[Z4_LIT_RANGES];
+    unsigned n;    /* ranges left, the last one first */
+    unsigned rate; /* lines a round, set for each block */
+} z4_lit_fetch;
+
 /* A decoder and its tables, about 37 KiB; starts with z4_lit_begin(). */
 typedef struct {
+    z4_lit_fetch *fetch;            /* set by the caller after z4_lit_begin(), or NULL */
     const uint8_t *src, *end;       /* what is not read yet */
     size_t content_left, block_max; /* bytes */
     int last;                       /* the last block has been read */

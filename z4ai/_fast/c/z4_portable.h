@@ -16,12 +16,15 @@
 #define Z4_LIKELY(x) __builtin_expect(!!(x), 1)
 #define Z4_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define Z4_RESTRICT __restrict__
+/* Into the second-level cache. Any address will do. */
+#define z4_prefetch(p) __builtin_prefetch((p), 0, 2)
 #else
 #define Z4_INLINE static __forceinline
 #define Z4_NOINLINE __declspec(noinline)
 #define Z4_LIKELY(x) (x)
 #define Z4_UNLIKELY(x) (x)
 #define Z4_RESTRICT __restrict
+#define z4_prefetch(p) ((void)(p))
 #endif
 
 /* x86 variants are compiled by target attributes, so that one wheel serves every machine. */
