@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import stat
 import struct
@@ -21,6 +22,7 @@ import pytest
 import z4ai
 from z4ai._fast import _dispatch, _threads
 from z4ai.cli import main
+from z4ai.cli._commands import COMMANDS
 from z4ai.cli._files import UsageError, compressed_name, kind_of, restored_name
 from z4ai.cli._show import human, printable
 
@@ -723,6 +725,33 @@ def test_a_signal_ends_it_and_leaves_nothing(number: int, status: int) -> None:
     assert listing() == before
 
 
+@posix
+def test_ctrl_c_ends_the_compression_of_a_large_file() -> None:
+    nbytes = 8 << 30
+    span = [0, nbytes]
+    header = json.dumps({"w": {"dtype": "F32", "shape": [nbytes // 4], "data_offsets": span}})
+    with open("large.safetensors", "wb") as file:  # a hole, read only until the signal
+        file.write(len(header).to_bytes(8, "little") + header.encode())
+        file.truncate(8 + len(header) + nbytes)
+    before = listing()
+    command = [sys.executable, "-m", "z4ai", "compress", "large.safetensors"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            wait_for(lambda: len(listing()) > len(before))
+            time.sleep(0.2)
+            assert process.poll() is None, "it is done already"
+            process.send_signal(signal.SIGINT)
+            sent = time.monotonic()
+            assert process.wait(timeout=30) == INTERRUPTED
+            took = time.monotonic() - sent
+            assert process.stderr is not None
+            assert one_line(process.stderr.read()) == "z4ai: interrupted"
+        finally:
+            process.kill()
+    assert listing() == before
+    assert took < 5, "waves of a few chunks a thread take milliseconds"
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -756,3 +785,16 @@ def test_a_read_only_view_of_a_pipe_loses_nothing() -> None:
 
     pipe = io.BufferedReader(_Pipe(b"head", io.BytesIO(b"tail" * 10)), 8)
     assert pipe.read(3) + pipe.read(5) + pipe.read() == b"head" + b"tail" * 10
+
+
+# --- The page -------------------------------------------------------------------------------------
+
+
+def test_the_page_names_every_option_and_status() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    helps = [run(command, "--help").stdout.decode() for command in COMMANDS]
+    options = set(re.findall(r"--[a-z]+", " ".join(helps))) - {"--help"}
+    assert {"--dtype", "--json", "--threads"} <= options
+    assert {option for option in options if f"`{option}`" not in page} == set()
+    for status in (0, DATA, USAGE, SYSTEM, INTERRUPTED, PIPE, TERMINATED):
+        assert f"\n| {status} | " in page

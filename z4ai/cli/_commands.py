@@ -282,7 +282,7 @@ def ls(args: argparse.Namespace, name: str) -> Result:
             for row in rows
         ]
         _show.table(["name", "dtype", "shape", "content", "encoded", "ratio"], cells, left=3)
-        print(f"{len(rows)} tensors, {_show.smaller(original, compressed)}")
+        print(f"{len(rows)} tensor{'s' * (len(rows) != 1)}, {_show.smaller(original, compressed)}")
 
     return Result(record, show)
 
