@@ -147,7 +147,7 @@ static int z4_decode_planes(const z4_kernels *k, z4_chunk_job *job, const uint8_
                 if (got != (ptrdiff_t)m) {
                     job->stream = (uint8_t)p;
                     /* Legal Zstandard may cut its blocks elsewhere: the library decodes those. */
-                    return got < 0 ? (int)got : Z4_UNSUPPORTED;
+                    return got < 0 && got != Z4_CAPACITY ? (int)got : Z4_UNSUPPORTED;
                 }
             }
         }
