@@ -131,8 +131,9 @@ class _FileSource(_Open):
 
     memory: NDArray[np.uint8] | None = None
 
-    def __init__(self, file: io.FileIO, *, owned: bool) -> None:
+    def __init__(self, file: Any, *, owned: bool) -> None:
         super().__init__()
+        # Kept, whatever wraps it too: a file that nobody holds any more closes itself.
         self._file = file
         self._owned = owned
         self._fd = file.fileno()
@@ -231,5 +232,5 @@ def open_source(file: Any) -> Source:
     if hasattr(os, "pread") and type(raw) is io.FileIO:
         if file.writable():
             file.flush()
-        return _FileSource(raw, owned=False)
+        return _FileSource(file, owned=False)
     return _ObjectSource(file, owned=False)

@@ -209,7 +209,8 @@ class ZstnReader:
         KeyError
             If there is no such tensor.
         TypeError
-            If its dtype has no NumPy form (F4, F6, or one that is not known): use `read_raw`.
+            If its dtype has no NumPy form (F4, F6, or one that is not known), or its shape too
+            many dimensions: use `read_raw`.
         FormatError
             If the tensor is damaged.
         LimitError
@@ -218,7 +219,7 @@ class ZstnReader:
         tensor, location = self._tensor(name)
         dtype = _numpy_dtype_of(tensor)
         self._check(tensor, location)
-        array = np.empty(tensor.shape, dtype)
+        array = _empty(tensor, tensor.shape, dtype)
         self._decode_into(tensor, location, array.reshape(-1).view(np.uint8))
         return array
 
@@ -297,7 +298,7 @@ class ZstnReader:
         decoder = self._decoder()
         if nbytes:
             decoder.frame_index(tensor, location)
-        block = np.empty(block_shape, dtype)
+        block = _empty(tensor, block_shape, dtype)
         sink = IntoMemory(block.reshape(-1).view(np.uint8))
         decoder.decode(tensor, location, begin * item, end * item, sink)
         part = block[rest]
@@ -374,6 +375,14 @@ def _numpy_dtype_of(tensor: Tensor) -> np.dtype[Any]:
             "use read_raw for its bytes"
         )
         raise TypeError(msg) from None
+
+
+def _empty(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    try:
+        return np.empty(shape, dtype)
+    except ValueError as error:
+        msg = f"NumPy cannot hold the shape of tensor {tensor.name!r}: use read_raw ({error})"
+        raise TypeError(msg) from error
 
 
 def _narrow(
