@@ -39,10 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 bad data, 2 wrong usage, 3 a file or the system failed, 130
         interrupted, 141 closed pipe, 143 terminated.
     """
+    status = 0
     try:
         with _terminated_as_exit():
             try:
-                return _run(parse(argv))
+                status = _run(parse(argv))
             finally:
                 _flush()
     except BrokenPipeError:
@@ -50,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_PIPE
     except OSError as error:  # the last flush
         _give_up_stdout()
-        _complain(_reason(error))
-        return EXIT_SYSTEM
+        if status == 0:  # else it fails once more, of what has been told
+            _complain(_reason(error))
+            status = EXIT_SYSTEM
     except KeyboardInterrupt:
         _complain("interrupted")
         return EXIT_INTERRUPTED
+    return status
 
 
 def _run(args: argparse.Namespace) -> int:
