@@ -263,9 +263,11 @@ def _read_trailer(
 
 def _read_into(src: BinaryIO, content: NDArray[np.uint8]) -> int:
     """Fill `content` from `src`; -> bytes read, fewer than its size only at the end."""
+    # One system call a time where the file offers it: an interrupt between two is then noticed.
+    read = getattr(src, "read1", src.read)
     n = 0
     while n < len(content):
-        piece = src.read(len(content) - n)
+        piece = read(len(content) - n)
         if not piece:
             break
         content[n : n + len(piece)] = np.frombuffer(piece, np.uint8)
