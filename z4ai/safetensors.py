@@ -209,6 +209,7 @@ def decompress_bytes(
     limits = limits or DEFAULT_LIMITS
     plan = _plan_restore(source_of_buffer(blob), limits)
     check_output(plan.original_nbytes, limits)
+    plan.check_claims()
     builder = BytesBuilder(plan.original_nbytes)
     with (
         memoryview(builder) as view,
@@ -467,6 +468,11 @@ class _Restore:
             bar.update(len(self._head))
         decoder = TensorDecoder(self._source, self._limits, threads, bar.update)
         decoder.decode_all(self._tensors, self._locations, sink)
+
+    def check_claims(self) -> None:
+        """Check, as far as that is cheap, that so much content can be in the file."""
+        decoder = TensorDecoder(self._source, self._limits, 1)
+        decoder.check_claims(self._tensors, self._locations)
 
     def stats(self) -> dict[str, Any]:
         stored = {location for location in self._locations if location[1]}

@@ -199,7 +199,8 @@ def _read_index(source: Source, offset: int, nbytes: int, limits: Limits) -> byt
     if frame.content_nbytes > limits.max_table_nbytes:
         raise _index_limit(frame.content_nbytes, limits)
     content = np.empty(frame.content_nbytes, np.uint8)
-    decode_frame(encoded, frame, content, None)
+    # By one thread: the index of an ordinary model is one chunk.
+    decode_frame(encoded, frame, content, 1)
     return content.tobytes()
 
 

@@ -27,6 +27,8 @@ __all__ = ["TensorDecoder"]
 
 # What is read around the content of frames that hardly shrink: their headers.
 _SLACK = 1 << 20
+# A tensor of less is allocated on the index's word alone.
+_TRUSTED_NBYTES = 1 << 22
 # How much content may be decoded that no tensor asked for: tensors may share frames.
 _WASTE_FACTOR = 8
 _WASTE_NBYTES = 1 << 29
@@ -169,6 +171,12 @@ class TensorDecoder:
         if end > begin:
             self._source.read_into(begin, buffer[base:fill])
         return items, buffer
+
+    def check_claims(self, tensors: Sequence[Tensor], locations: Sequence[Location]) -> None:
+        """Ask the frames of large tensors before memory is allocated on the index's word."""
+        for tensor, location in zip(tensors, locations, strict=True):
+            if tensor.end - tensor.begin >= _TRUSTED_NBYTES:
+                self.frame_index(tensor, location)
 
     # --- One tensor -------------------------------------------------------------------------------
 

@@ -351,15 +351,10 @@ class ZstnReader:
     def _check(self, tensor: Tensor, location: Location) -> None:
         """Check a tensor's claim on memory: against the limit, then against its frame."""
         check_output(tensor.nbytes, self._limits)
-        if tensor.nbytes >= _TRUSTED_NBYTES:
-            self._decoder().frame_index(tensor, location)
+        self._decoder().check_claims([tensor], [location])
 
     def _decode_into(self, tensor: Tensor, location: Location, out: np.ndarray[Any, Any]) -> None:
         self._decoder().decode_all([tensor], [location], IntoMemory(out))
-
-
-# Memory that is allocated on an index's word alone; for more, the frame is asked first.
-_TRUSTED_NBYTES = 1 << 22
 
 
 def _pairs(container: Container) -> Iterator[tuple[int, tuple[Tensor, Location]]]:
