@@ -16,7 +16,15 @@ __all__ = ["Discard", "IntoMemory", "Sink", "WriteOut", "put"]
 
 
 class Sink(Protocol):
-    """Takes bytes piece by piece, in order."""
+    """Takes bytes piece by piece, in order.
+
+    Attributes
+    ----------
+    in_place : bool
+        Whether what `room` returns is where the bytes stay, so that a large piece costs nothing.
+    """
+
+    in_place: bool
 
     def room(self, nbytes: int) -> NDArray[np.uint8]:
         """Return memory for the next bytes; what it held is lost."""
@@ -40,6 +48,8 @@ class IntoMemory:
         How much of it has been filled.
     """
 
+    in_place = True
+
     def __init__(self, out: NDArray[np.uint8]) -> None:
         self._out = out
         self.nbytes = 0
@@ -54,6 +64,8 @@ class IntoMemory:
 class WriteOut:
     """Sink that hands each piece to a function; its memory is used again."""
 
+    in_place = False
+
     def __init__(self, write: Callable[[memoryview], object]) -> None:
         self._scratch = Scratch()
         self._write = write
@@ -67,6 +79,8 @@ class WriteOut:
 
 class Discard:
     """Sink for what only had to be made."""
+
+    in_place = False
 
     def __init__(self) -> None:
         self._scratch = Scratch()

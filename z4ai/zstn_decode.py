@@ -11,7 +11,7 @@ from z4ai._source import Scratch, Source, read
 from z4ai.codecs import run
 from z4ai.decoder import FrameIndex, index_of_range, jobs_of_chunks
 from z4ai.errors import CorruptError, FormatError
-from z4ai.zstn_encode import join_jobs, wave_nbytes
+from z4ai.zstn_encode import IN_PLACE_WAVE_NBYTES, join_jobs, wave_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ class TensorDecoder:
         self._limits = limits
         self._threads = threads
         self._done = done
-        self._wave = wave_nbytes(threads)
+        self._wave = 0
         self._encoded = Scratch()
         self._edge = Scratch()
         self._chunk: tuple[int, int, NDArray[np.uint8]] | None = None
@@ -85,6 +85,7 @@ class TensorDecoder:
         most_waste = _WASTE_NBYTES + _WASTE_FACTOR * (
             self._source.nbytes + sum(t.end - t.begin for t in tensors)
         )
+        self._choose_wave(sink)
         k = 0
         while k < len(tensors):
             stop = self._wave_end(tensors, locations, k)
@@ -95,6 +96,10 @@ class TensorDecoder:
             if self._waste > most_waste:
                 msg = "frames hold far more content than the tensors that lie in them"
                 raise CorruptError(msg, tensor=tensors[k - 1].name)
+
+    def _choose_wave(self, sink: Sink) -> None:
+        in_place = self._source.memory is not None and sink.in_place
+        self._wave = IN_PLACE_WAVE_NBYTES if in_place else wave_nbytes(self._threads)
 
     def _wave_end(
         self, tensors: Sequence[Tensor], locations: Sequence[Location], first: int
@@ -202,6 +207,7 @@ class TensorDecoder:
         """Decode the bytes `begin` … `end` of a tensor, from those chunks alone."""
         if begin >= end:
             return
+        self._choose_wave(sink)
         index = self.frame_index(tensor, location)
         begin += location[2]
         end += location[2]

@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from z4ai._sink import Sink
     from z4ai.dtypes import DType
 
-__all__ = ["FrameWaves", "join_jobs", "wave_nbytes"]
+__all__ = ["IN_PLACE_WAVE_NBYTES", "FrameWaves", "join_jobs", "wave_nbytes"]
 
 _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
 _MIB = 1 << 20
+# The same where nothing is copied, from memory to memory.
+IN_PLACE_WAVE_NBYTES = 128 * _MIB
 
 
 def wave_nbytes(threads: int | None) -> int:
     """Content to work on at a time: some chunks a thread, up to what memory may show."""
-    return min(max(8, 4 * _threads.effective(threads, 1 << 10)), 40) * _MIB
+    return min(max(16, 4 * _threads.effective(threads, 1 << 10)), 40) * _MIB
 
 
 class _Piece(NamedTuple):
@@ -80,7 +82,8 @@ class FrameWaves:
         self._effort = effort
         self._threads = threads
         self._done = done
-        self._room = wave_nbytes(threads)
+        self._wave = wave_nbytes(threads)
+        self._room = self._wave
         self._buffer = Scratch()
         self._content: NDArray[np.uint8] | None = None
         self._levels: tuple[int, ...] | None = None
@@ -126,6 +129,8 @@ class FrameWaves:
             self.flush()
         self._content = content
         self._levels = plan.zstd_levels
+        in_place = content is not None and self._sink.in_place
+        self._room = IN_PLACE_WAVE_NBYTES if in_place else self._wave
         done = 0
         while True:
             take = self._take(nbytes - done, plan)
