@@ -44,4 +44,4 @@ export PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$work/tree" Z4A
 export ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1"
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 export HYPOTHESIS_PROFILE=${HYPOTHESIS_PROFILE:-dev}
-exec "$python" -m pytest -p no:cacheprovider -q "$@"
+exec "$python" -m pytest -p no:cacheprovider -q --timeout=1800 "$@"
