@@ -6,29 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from z4ai import _st_header, _wire, zstn
+from z4ai import _wire
 from z4ai._atomic import AtomicFile
 from z4ai._fast.chunks import BytesBuilder
 from z4ai._progress import Progress
-from z4ai._shared import same_as
-from z4ai._sink import IntoMemory, Sink, WriteOut, put
-from z4ai._source import Source, open_source, read, source_of_buffer
-from z4ai._st_header import Header, Tensor
+from z4ai.container import st_header, zstn
+from z4ai.container.decode import TensorDecoder
+from z4ai.container.dedup import same_as
+from z4ai.container.encode import FrameWaves
+from z4ai.container.reader import ZstnReader
+from z4ai.container.sink import IntoMemory, Sink, WriteOut, put
+from z4ai.container.source import Source, open_source, read, source_of_buffer
+from z4ai.container.st_header import Header, Tensor
+from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.frame import NO_LIMITS
 from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
-from z4ai.zstn_decode import TensorDecoder
-from z4ai.zstn_encode import FrameWaves
-from z4ai.zstn_reader import ZstnReader
-from z4ai.zstn_writer import ZstnWriter, container_stats
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
     from typing import BinaryIO, Literal
 
-    from z4ai.zstn import Location
+    from z4ai.container.zstn import Location
 
     Path = str | bytes | os.PathLike[Any]
     ProgressWish = bool | Callable[[int, int], object] | None
@@ -373,7 +374,7 @@ class _Compression:
 
     def _add(self, waves: FrameWaves, begin: int, tensor: Tensor) -> int:
         source = self._source
-        dtype = _st_header.dtype_of(tensor.dtype)
+        dtype = st_header.dtype_of(tensor.dtype)
         if source.memory is not None:
             return waves.add_from(dtype, source.memory, begin, tensor.nbytes)
         return waves.add(dtype, tensor.nbytes, lambda at, view: source.read_into(begin + at, view))
@@ -390,17 +391,17 @@ def _parse_original(source: Source) -> tuple[bytes, Header]:
         msg = f"safetensors file ends after {source.nbytes} bytes, expected at least 8"
         raise TruncatedError(msg, offset=source.nbytes)
     (header_nbytes,) = _wire.U64.unpack(read(source, 0, 8))
-    if header_nbytes > _st_header.MAX_HEADER_NBYTES:
+    if header_nbytes > st_header.MAX_HEADER_NBYTES:
         msg = (
             f"not a safetensors file: JSON header of {header_nbytes} bytes, "
-            f"expected at most {_st_header.MAX_HEADER_NBYTES}"
+            f"expected at most {st_header.MAX_HEADER_NBYTES}"
         )
         raise CorruptError(msg, offset=0)
     if header_nbytes > source.nbytes - 8:
         msg = f"JSON header of {header_nbytes} bytes does not fit a file of {source.nbytes}"
         raise TruncatedError(msg, offset=source.nbytes)
     header_bytes = bytes(read(source, 8, header_nbytes))
-    header = _st_header.parse(header_bytes)
+    header = st_header.parse(header_bytes)
     expected = 8 + header_nbytes + header.data_nbytes
     if source.nbytes != expected:
         last = header.tensors[-1].name if header.tensors else None

@@ -447,7 +447,7 @@ def test_tensors_that_each_want_a_chunk_of_their_own_are_too_much_work() -> None
     )
     assert decompress_bytes(container)[-n:] == bytes(n), "within reason it is legal"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("z4ai.zstn_decode._WASTE_NBYTES", 1 << 24)
+        patch.setattr("z4ai.container.decode._WASTE_NBYTES", 1 << 24)
         with pytest.raises(CorruptError, match="far more content"):
             decompress_bytes(container)
 

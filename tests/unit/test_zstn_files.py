@@ -16,8 +16,10 @@ from safetensors.numpy import load as safetensors_load
 from strategies import noise, weights
 
 import z4ai
-from z4ai import plan, safetensors, zstn_decode, zstn_encode
+from z4ai import plan, safetensors
 from z4ai._reference import open_container, restore
+from z4ai.container import decode as zstn_decode
+from z4ai.container import encode as zstn_encode
 from z4ai.errors import ChecksumError, CorruptError, FormatError, LimitError, TruncatedError
 from z4ai.safetensors import (
     ZstnReader,

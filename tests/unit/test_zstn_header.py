@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 
-from z4ai import _st_header
 from z4ai._reference.zstn import ELEMENT_BITS, parse_safetensors_header
-from z4ai._st_header import Tensor
+from z4ai.container import st_header
+from z4ai.container.st_header import Tensor
 from z4ai.dtypes import OPAQUE
 from z4ai.errors import FormatError, LimitError
 
@@ -37,7 +37,7 @@ def reference(header: bytes, data_nbytes: int) -> bool:
 
 def ours(header: bytes, data_nbytes: int) -> bool:
     try:
-        return _st_header.parse(header).data_nbytes == data_nbytes
+        return st_header.parse(header).data_nbytes == data_nbytes
     except FormatError:
         return False
 
@@ -175,26 +175,26 @@ def test_a_dtype_that_is_not_known_is_kept() -> None:
     assert not theirs(header, 2)
     assert ours(header, 2)
     assert reference(header, 2)
-    assert _st_header.dtype_of("U4") is OPAQUE
-    assert _st_header.dtype_of("int8") is OPAQUE, "our names are not those of safetensors"
+    assert st_header.dtype_of("U4") is OPAQUE
+    assert st_header.dtype_of("int8") is OPAQUE, "our names are not those of safetensors"
 
 
 def test_the_dtypes_are_those_of_safetensors() -> None:
-    assert set(_st_header.known_codes()) == set(ELEMENT_BITS)
-    for code in _st_header.known_codes():
+    assert set(st_header.known_codes()) == set(ELEMENT_BITS)
+    for code in st_header.known_codes():
         bits = ELEMENT_BITS[code]
-        assert _st_header.tensor_nbytes(code, [8]) == bits
+        assert st_header.tensor_nbytes(code, [8]) == bits
         for nbytes in (bits - 1, bits, bits + 1):
             header = dumps(a=entry(0, nbytes, dtype=code, shape=[8]))
             assert ours(header, nbytes) == theirs(header, nbytes) == (nbytes == bits)
-        row = _st_header.dtype_of(code)
+        row = st_header.dtype_of(code)
         if row is not OPAQUE:
             assert row.item_nbytes in (0, bits // 8)
-            assert _st_header.st_code(row) == code
+            assert st_header.st_code(row) == code
     with pytest.raises(SafetensorError) as caught:
         deserialize(struct.pack("<Q", 60) + dumps(a=entry(0, 0, dtype="?")).ljust(60))
     for code in str(caught.value).split("expected one of")[1].split("`")[1::2]:
-        assert code in _st_header.known_codes(), "a dtype that safetensors has learnt"
+        assert code in st_header.known_codes(), "a dtype that safetensors has learnt"
 
 
 # --- Generated headers ----------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_generated_headers_are_judged_as_safetensors_judges_them(
 ) -> None:
     header = json.dumps(fields).encode()
     try:
-        data_nbytes = _st_header.parse(header).data_nbytes
+        data_nbytes = st_header.parse(header).data_nbytes
     except FormatError:
         data_nbytes = 4
     data_nbytes = min(data_nbytes, 1 << 16) + extra * (extra > 1)
@@ -303,7 +303,7 @@ def test_a_flipped_bit_is_judged_alike(bit: int) -> None:
 )
 def test_the_error_names_the_tensor_in_few_words(header: bytes, tensor: str) -> None:
     with pytest.raises(FormatError) as caught:
-        _st_header.parse(header)
+        st_header.parse(header)
     assert caught.value.tensor == tensor
     assert len(str(caught.value)) < 400
 
@@ -311,17 +311,17 @@ def test_the_error_names_the_tensor_in_few_words(header: bytes, tensor: str) -> 
 def test_a_header_that_would_fill_the_memory_is_refused_unparsed() -> None:
     header = b'{"a":' + b"[" * 10 + b"[]," * 1_000_000
     with pytest.raises(LimitError, match="max_table_nbytes"):
-        _st_header.parse(header, 1 << 20)
+        st_header.parse(header, 1 << 20)
     with pytest.raises(FormatError):
-        _st_header.parse(header)
+        st_header.parse(header)
     good = dumps(**{f"layer.{k}": entry(0, 0) for k in range(10_000)})
-    assert len(_st_header.parse(good, 256 << 20).tensors) == 10_000
+    assert len(st_header.parse(good, 256 << 20).tensors) == 10_000
 
 
 def test_a_shape_of_a_million_extents_takes_no_time() -> None:
     header = dumps(a=entry(0, 0, shape=[2**63] * 200_000))
     with pytest.raises(FormatError):
-        _st_header.parse(header)
+        st_header.parse(header)
 
 
 def test_write_is_what_parse_and_safetensors_read() -> None:
@@ -331,7 +331,7 @@ def test_write_is_what_parse_and_safetensors_read() -> None:
         Tensor("", "BF16", (), 24, 26),
     ]
     for metadata in (None, {}, {"k\t": "v\\"}):
-        header = _st_header.write(tensors, metadata)
+        header = st_header.write(tensors, metadata)
         assert len(header) % 8 == 0
-        assert _st_header.parse(header) == (tensors, metadata)
+        assert st_header.parse(header) == (tensors, metadata)
         assert theirs(header, 26)

@@ -22,8 +22,10 @@ from reference_writer import Tensor, safetensors_file, safetensors_header, write
 from strategies import weights
 
 import z4ai
-from z4ai import plan, zstn_decode, zstn_encode
-from z4ai._source import open_source
+from z4ai import plan
+from z4ai.container import decode as zstn_decode
+from z4ai.container import encode as zstn_encode
+from z4ai.container.source import open_source
 from z4ai.errors import CorruptError, LimitError
 from z4ai.safetensors import ZstnReader, compress_bytes
 

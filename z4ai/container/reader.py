@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from z4ai import _st_header, zstn
 from z4ai._buffers import writable_bytes_of
 from z4ai._fast.chunks import BytesBuilder
-from z4ai._sink import Discard, IntoMemory
-from z4ai._source import Source, open_source, source_of_buffer
+from z4ai.container import st_header, zstn
+from z4ai.container.decode import TensorDecoder
+from z4ai.container.sink import Discard, IntoMemory
+from z4ai.container.source import Source, open_source, source_of_buffer
 from z4ai.decoder import check_output
 from z4ai.dtypes import numpy_dtype
 from z4ai.options import DEFAULT_LIMITS, Limits
-from z4ai.zstn_decode import TensorDecoder
 
 if TYPE_CHECKING:
     import os
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
-    from z4ai._st_header import Tensor
-    from z4ai.zstn import Container, Location
+    from z4ai.container.st_header import Tensor
+    from z4ai.container.zstn import Container, Location
 
 __all__ = ["ZstnReader"]
 
@@ -363,7 +363,7 @@ def _pairs(container: Container) -> Iterator[tuple[int, tuple[Tensor, Location]]
 
 def _numpy_dtype_of(tensor: Tensor) -> np.dtype[Any]:
     try:
-        return numpy_dtype(_st_header.dtype_of(tensor.dtype))
+        return numpy_dtype(st_header.dtype_of(tensor.dtype))
     except ValueError:
         msg = (
             f"tensor {tensor.name!r} has dtype {tensor.dtype!r}, which has no NumPy form: "

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from z4ai import _st_header, zstn
 from z4ai._atomic import AtomicFile
 from z4ai._buffers import bytes_of
 from z4ai._fast.hashing import xxh3_128
-from z4ai._shared import SHARED_NBYTES
-from z4ai._sink import WriteOut, put
-from z4ai._source import open_source
-from z4ai._st_header import Tensor
+from z4ai.container import st_header, zstn
+from z4ai.container.decode import TensorDecoder
+from z4ai.container.dedup import SHARED_NBYTES
+from z4ai.container.encode import FrameWaves
+from z4ai.container.sink import WriteOut, put
+from z4ai.container.source import open_source
+from z4ai.container.st_header import Tensor
 from z4ai.dtypes import resolve
 from z4ai.frame import NO_LIMITS
 from z4ai.options import resolve_effort
 from z4ai.stream import stats_of
-from z4ai.zstn_decode import TensorDecoder
-from z4ai.zstn_encode import FrameWaves
 
 if TYPE_CHECKING:
     import os
@@ -163,9 +163,9 @@ class ZstnWriter:
         if min(extents, default=0) < 0:
             msg = f"shape is {extents}, expected no negative extent"
             raise ValueError(msg)
-        nbytes = _st_header.tensor_nbytes(dtype, extents)
+        nbytes = st_header.tensor_nbytes(dtype, extents)
         if nbytes is None:
-            known = ", ".join(_st_header.known_codes())
+            known = ", ".join(st_header.known_codes())
             msg = f"unknown dtype {dtype!r}: expected one of {known}"
             raise ValueError(msg)
         if nbytes != len(content):
@@ -226,13 +226,13 @@ class ZstnWriter:
         if not isinstance(name, str):
             msg = f"a tensor's name is a string, got {type(name).__name__}"
             raise TypeError(msg)
-        if name in self._names or name == _st_header.METADATA:
+        if name in self._names or name == st_header.METADATA:
             msg = f"the name {name!r} is taken"
             raise ValueError(msg)
         name.encode()
 
     def _encode(self, code: str, content: NDArray[np.uint8]) -> int:
-        dtype = _st_header.dtype_of(code)
+        dtype = st_header.dtype_of(code)
         if len(content) < _WAITING_NBYTES:
 
             def read_into(begin: int, view: memoryview) -> None:
@@ -284,10 +284,10 @@ class ZstnWriter:
             pos += tensor.nbytes
             frame = (0, 0) if number is None else self._waves.frames[number]
             locations.append((*frame, 0))
-        header = _st_header.write(tensors, self._metadata)
+        header = st_header.write(tensors, self._metadata)
         # The index lists empty tensors as a reader of the header will sort them.
         places = {tensor.name: place for place, tensor in enumerate(tensors)}
-        ordered = [places[tensor.name] for tensor in _st_header.parse(header).tensors]
+        ordered = [places[tensor.name] for tensor in st_header.parse(header).tensors]
         end = zstn.write_end(
             header, [locations[place] for place in ordered], pos, self._waves.position, self._effort
         )
@@ -302,7 +302,7 @@ class ZstnWriter:
         )
 
     def _alignment(self, k: int) -> int:
-        return -_st_header.dtype_of(self._tensors[k].dtype).item_nbytes
+        return -st_header.dtype_of(self._tensors[k].dtype).item_nbytes
 
 
 def container_stats(
@@ -328,7 +328,7 @@ def _code_of(dtype: np.dtype[Any]) -> str | None:
     if dtype.hasobject or dtype.names is not None:
         return None
     try:
-        return _st_header.st_code(resolve(dtype))
+        return st_header.st_code(resolve(dtype))
     except ValueError:
         return None
 

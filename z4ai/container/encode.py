@@ -9,8 +9,8 @@ import numpy as np
 from z4ai import frame
 from z4ai._fast import _threads
 from z4ai._fast.chunks import JOB
-from z4ai._source import Scratch
 from z4ai.codecs import run
+from z4ai.container.source import Scratch
 from z4ai.encoder import FrameEncoder
 from z4ai.plan import Plan, make_plan
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from z4ai._sink import Sink
+    from z4ai.container.sink import Sink
     from z4ai.dtypes import DType
 
 __all__ = ["IN_PLACE_WAVE_NBYTES", "FrameWaves", "join_jobs", "wave_nbytes"]

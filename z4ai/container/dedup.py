@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from z4ai._fast.hashing import Xxh3
-from z4ai._source import Scratch, read
+from z4ai.container.source import Scratch, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from z4ai._source import Source
-    from z4ai._st_header import Tensor
+    from z4ai.container.source import Source
+    from z4ai.container.st_header import Tensor
 
 __all__ = ["SHARED_NBYTES", "same_as"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from z4ai._source import Scratch
+from z4ai.container.source import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

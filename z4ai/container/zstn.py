@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from z4ai import _st_header, _wire
+from z4ai import _wire
 from z4ai._fast.hashing import xxh3_64
-from z4ai._source import Source, read
 from z4ai.codec import compress
+from z4ai.container import st_header
+from z4ai.container.source import Source, read
 from z4ai.decoder import decode_frame, index_of_buffer
 from z4ai.dtypes import OPAQUE
 from z4ai.errors import (
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from z4ai._st_header import Header
+    from z4ai.container.st_header import Header
     from z4ai.options import Limits
 
 __all__ = [
@@ -132,7 +133,7 @@ def parse_container(source: Source, limits: Limits) -> Container:
         raise _index_limit(index_nbytes, limits)
     content = _read_index(source, index_offset, index_nbytes, limits)
     header_bytes, table = _split_index(content)
-    header = _st_header.parse(header_bytes, limits.max_table_nbytes)
+    header = st_header.parse(header_bytes, limits.max_table_nbytes)
     if len(table) != len(header.tensors):
         msg = f"index has {len(table)} locations for {len(header.tensors)} tensors"
         raise CorruptError(msg, offset=index_offset)
@@ -210,7 +211,7 @@ def _split_index(content: bytes) -> tuple[bytes, NDArray[np.uint64]]:
         msg = f"index holds {len(content)} bytes, expected at least 16"
         raise CorruptError(msg)
     (header_nbytes,) = _wire.U64.unpack_from(content)
-    if header_nbytes > min(_st_header.MAX_HEADER_NBYTES, len(content) - 16):
+    if header_nbytes > min(st_header.MAX_HEADER_NBYTES, len(content) - 16):
         msg = f"JSON header of {header_nbytes} bytes does not fit the index of {len(content)}"
         raise CorruptError(msg)
     table_offset = 16 + header_nbytes

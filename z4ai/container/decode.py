@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from z4ai._fast.chunks import JOB
-from z4ai._source import Scratch, Source, read
 from z4ai.codecs import run
+from z4ai.container.encode import IN_PLACE_WAVE_NBYTES, join_jobs, wave_nbytes
+from z4ai.container.source import Scratch, Source, read
 from z4ai.decoder import FrameIndex, index_of_range, jobs_of_chunks
 from z4ai.errors import CorruptError, FormatError
-from z4ai.zstn_encode import IN_PLACE_WAVE_NBYTES, join_jobs, wave_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from z4ai._sink import Sink
-    from z4ai._st_header import Tensor
+    from z4ai.container.sink import Sink
+    from z4ai.container.st_header import Tensor
+    from z4ai.container.zstn import Location
     from z4ai.options import Limits
-    from z4ai.zstn import Location
 
 __all__ = ["TensorDecoder"]
 
