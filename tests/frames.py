@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,8 +53,7 @@ def encode(
         big_endian=big_endian,
     )
     usual = make_plan(resolved, "balanced")
-    plan = replace(
-        usual,
+    plan = usual._replace(
         chunk_nbytes=chunk_nbytes,
         layout=usual.layout if layout is None else layout,
         other_layout=usual.other_layout if layout is None else layout,

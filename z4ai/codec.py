@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -113,7 +112,7 @@ def compress_content(
     end += len(trailer)
     if end > begin + len(content) + _MAX_OVERHEAD and plan is not STORE_PLAN:
         # Nothing was gained and the content spans many chunks: fewer headers are smaller.
-        header = replace(header, chunk_nbytes=STORE_PLAN.chunk_nbytes)
+        header = header._replace(chunk_nbytes=STORE_PLAN.chunk_nbytes)
         return compress_content(content, header, STORE_PLAN, threads)
     return builder.finish(end)
 
@@ -226,8 +225,7 @@ def peek_is_z4ai(blob: Any) -> bool:
     return head == MAGIC_FRAME + bytes([FORMAT_VERSION])
 
 
-@dataclass(frozen=True)
-class PlaneInfo:
+class PlaneInfo(NamedTuple):
     """One plane of a frame, over all its chunks.
 
     Attributes
@@ -251,8 +249,7 @@ class PlaneInfo:
         return self.content_nbytes / self.encoded_nbytes if self.encoded_nbytes else 1.0
 
 
-@dataclass(frozen=True)
-class FrameInfo:
+class FrameInfo(NamedTuple):
     """What a frame tells without being decoded.
 
     Attributes

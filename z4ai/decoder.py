@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,8 +31,7 @@ __all__ = [
 _HEADER_GUESS = 128
 
 
-@dataclass(frozen=True)
-class FrameIndex:
+class FrameIndex(NamedTuple):
     """Where the parts of a frame lie.
 
     Attributes

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +16,7 @@ BYTES1, BYTES2, BYTES4, BYTES8, FLOAT2, FLOAT4, FLOAT8 = range(7)
 LAYOUT_WIDTHS = (1, 2, 4, 8, 2, 4, 8)
 
 
-@dataclass(frozen=True)
-class DType:
+class DType(NamedTuple):
     """An element type as z4ai knows it.
 
     Attributes
@@ -140,9 +138,8 @@ _ALIASES = {
     "int2": "int2_unpacked",
     "uint2": "uint2_unpacked",
 }
-_BY_NAME = {d.name: d for d in _TABLE} | {
-    a: d for a, n in _ALIASES.items() for d in _TABLE if d.name == n
-}
+_BY_NAME = {d.name: d for d in _TABLE}
+_BY_NAME |= {alias: _BY_NAME[name] for alias, name in _ALIASES.items()}
 
 
 def resolve(dtype: Any) -> DType:

@@ -5,10 +5,9 @@ Specification: docs/format/frame.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -69,8 +68,7 @@ TRAILER_END_NBYTES = _TRAILER_END.size
 NO_LIMITS = Limits(max_output_nbytes=2**63, max_table_nbytes=2**63)
 
 
-@dataclass(frozen=True)
-class FrameHeader:
+class FrameHeader(NamedTuple):
     """What a frame says of itself.
 
     Attributes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 __all__ = ["EFFORTS", "Limits", "resolve_effort"]
 
@@ -36,8 +36,7 @@ def _machine_memory() -> int:
         return 64 << 30
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a decode may allocate because a file says so.
 
     Parameters
@@ -59,7 +58,7 @@ class Limits:
     max_output_nbytes
     """
 
-    max_output_nbytes: int = field(default_factory=_machine_memory)
+    max_output_nbytes: int = _machine_memory()
     max_table_nbytes: int = 256 << 20
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from z4ai.dtypes import BYTES1, BYTES2, OPAQUE, resolve
 
@@ -23,8 +22,7 @@ _FP16 = resolve("fp16")
 _ZSTD_LEVELS = {"fast": (3,), "balanced": (3,), "max": (3, 19)}
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """How to code the content of one frame.
 
     Attributes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
 import pytest
@@ -39,7 +38,7 @@ def test_default_limits() -> None:
     if hasattr(os, "sysconf"):
         assert limits.max_output_nbytes == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert limits.max_table_nbytes == 256 << 20
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         limits.max_table_nbytes = 1  # type: ignore[misc]
 
 

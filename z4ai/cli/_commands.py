@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from z4ai import codec
@@ -139,9 +138,9 @@ def info(args: argparse.Namespace, name: str) -> Result:
             with _files.input_path(name, file) as path:
                 return _container_info(name, path)
         found = codec.info(_mapped(file))
-    record = {"container": "z4ai", **asdict(found)}
+    record = {"container": "z4ai", **found._asdict()}
     record |= stats_of(record.pop("content_nbytes"), record.pop("encoded_nbytes"))
-    record["planes"] = [asdict(plane) | {"ratio": plane.ratio} for plane in found.planes]
+    record["planes"] = [plane._asdict() | {"ratio": plane.ratio} for plane in found.planes]
 
     def show() -> None:
         dtype = found.dtype or "opaque"
