@@ -47,4 +47,4 @@ def test_where_the_system_does_not_tell_its_memory(monkeypatch: pytest.MonkeyPat
         raise ValueError(name)
 
     monkeypatch.setattr(os, "sysconf", silent, raising=False)
-    assert options.Limits().max_output_nbytes == 64 << 30
+    assert options._machine_memory() == 64 << 30
