@@ -1,11 +1,13 @@
 """`ZSTN` containers of any bytes: a z4ai error, or what the reference reads.
 
 Input: how to mend the container (1 byte: bit 0 the header's checksum, bit 1 the footer's), the
-container.
+container. With bit 2: the size of an index (2 bytes), its content, the frames; header, index frame
+and footer are made around them with everything right, so that what the index says is reached.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 
@@ -28,15 +30,37 @@ def mend(data: bytes, how: int) -> bytes:
     return bytes(file)
 
 
+def build(data: bytes) -> bytes:
+    """Make a container of the content of an index and of frames."""
+    import xxhash
+    from reference_writer import write_frame
+
+    n = int.from_bytes(data[:2], "little")
+    content, frames = data[2 : 2 + n], data[2 + n :]
+    head = b"ZSTN\x10\0\0\0"
+    seed = xxhash.xxh3_64_intdigest(head, 0)
+    index = write_frame(content)
+    header_nbytes = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + header_nbytes]
+    end = max((int(x) for x in re.findall(rb"(\d{1,9})\]", header)), default=0)
+    offset = 16 + len(frames)
+    fixed = struct.pack("<QQQQ", offset, len(index), 8 + len(header) + end, 0)
+    foot = fixed + struct.pack("<Q", xxhash.xxh3_64_intdigest(fixed, seed)) + b"\x10\0\0\0NTSZ"
+    return head + struct.pack("<Q", seed) + frames + index + foot
+
+
 def one_input(data: bytes) -> None:
     """Restore and compare; raise for any disagreement and any error that is not z4ai's."""
     import z4ai
     import z4ai.safetensors
     from z4ai import _reference
 
-    if data[1:5] != b"ZSTN":
+    if data[:1] and data[0] & 4:
+        file = build(data[1:])
+    elif data[1:5] != b"ZSTN":
         return  # a single frame is welcome there too, and has a target of its own
-    file = mend(data[1:], data[0])
+    else:
+        file = mend(data[1:], data[0])
     limits = z4ai.Limits(max_output_nbytes=LIMIT, max_table_nbytes=LIMIT)
     found: bytes | None
     try:
@@ -57,6 +81,8 @@ def seeds() -> dict[str, bytes]:
     from reference_writer import Tensor, write_container
     from strategies import weights
 
+    from z4ai import _reference
+
     tensors = [
         Tensor("a", "BF16", (4, 8), weights(64, 2)),
         Tensor("b", "F32", (0,), b""),
@@ -70,7 +96,14 @@ def seeds() -> dict[str, bytes]:
         "shared": write_container(tensors, shared={3: 0}),
         "grouped": write_container(tensors, groups=[[0, 2, 3]]),
     }
-    return {name: b"\3" + file for name, file in made.items()}
+    inputs = {name: b"\3" + file for name, file in made.items()}
+    for name, file in made.items():
+        offset, nbytes = struct.unpack_from("<QQ", file, len(file) - 48)
+        index = _reference.decode_frame(file[offset : offset + nbytes]).content
+        parts = b"\4" + len(index).to_bytes(2, "little") + index + file[16:offset]
+        assert _reference.restore(build(parts[1:])) == _reference.restore(file)
+        inputs[f"{name}-parts"] = parts
+    return inputs
 
 
 def main() -> None:
