@@ -10,6 +10,7 @@ import numpy as np
 from z4ai import frame
 from z4ai._fast import _threads
 from z4ai._fast.chunks import JOB
+from z4ai._fileobj import read_some, write_all
 from z4ai.codecs import run
 from z4ai.dtypes import resolve
 from z4ai.encoder import FrameEncoder
@@ -84,17 +85,17 @@ def compress_stream(
     room = plan.chunk_nbytes * wave_chunks(threads)
     content = np.empty(room, np.uint8)
     out = np.empty(encoder.bound(room), np.uint8)
-    _write(dst, memoryview(encoder.header_bytes))
+    write_all(dst, memoryview(encoder.header_bytes))
     compressed = len(encoder.header_bytes)
     while True:
         n = _read_into(src, content)
         end = encoder.encode(content[:n], out, 0, threads)
-        _write(dst, out[:end].data)
+        write_all(dst, out[:end].data)
         compressed += end
         if n < room:
             break
     trailer = encoder.trailer()
-    _write(dst, memoryview(trailer))
+    write_all(dst, memoryview(trailer))
     return stats_of(encoder.content_nbytes, compressed + len(trailer))
 
 
@@ -145,7 +146,7 @@ def decompress_stream(
         run.decode_run(source.bytes(), content, jobs, threads, first_chunk=len(sizes))
         sizes += jobs["encoded_nbytes"].tolist()
         source.drop(int(jobs["encoded_nbytes"].sum()))
-        _write(dst, content.data)
+        write_all(dst, content.data)
         written += content_nbytes
     if header.has_trailer:
         _read_trailer(source, header, sizes, written, limits)
@@ -263,20 +264,11 @@ def _read_trailer(
 
 def _read_into(src: BinaryIO, content: NDArray[np.uint8]) -> int:
     """Fill `content` from `src`; -> bytes read, fewer than its size only at the end."""
-    # One system call a time where the file offers it: an interrupt between two is then noticed.
-    read = getattr(src, "read1", src.read)
     n = 0
     while n < len(content):
-        piece = read(len(content) - n)
+        piece = read_some(src, len(content) - n)
         if not piece:
             break
         content[n : n + len(piece)] = np.frombuffer(piece, np.uint8)
         n += len(piece)
     return n
-
-
-def _write(dst: BinaryIO, data: memoryview) -> None:
-    """Write all of `data`, to raw files too."""
-    while data.nbytes:
-        n = dst.write(data)
-        data = data[data.nbytes if n is None else n :]

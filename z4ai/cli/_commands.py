@@ -76,33 +76,18 @@ def decompress(args: argparse.Namespace, name: str) -> Result:
         _check_compressed(kind)
         target = args.output or (PIPE if name == PIPE else _files.restored_name(name, kind))
         _files.check_output_name(name, target, force=args.force)
-        source = _Sized(file)
         with _show.progress(f"decompress {name}", nbytes, quiet=args.quiet or args.json) as bar:
             if kind == CONTAINER:
                 with _files.input_path(name, file) as path, _files.output_path(target) as out:
                     stats = decompress_file(path, out, threads=args.threads, progress=bar.to)
             else:
+                source = bar.reading(file)
                 with _files.output_file(target) as out_file:
-                    original = decompress_stream(
-                        bar.reading(source), out_file, threads=args.threads
-                    )
+                    original = decompress_stream(source, out_file, threads=args.threads)
                 stats = stats_of(original, source.nbytes)
     record = {"output": target, "container": _CONTAINERS[kind], **stats}
     sizes = f"{_show.human(stats['compressed_bytes'])} -> {_show.human(stats['original_bytes'])}"
     return Result(record, _report(name, target, sizes))
-
-
-class _Sized:
-    """A file object that counts what was read."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.nbytes = 0
-
-    def read(self, nbytes: int = -1, /) -> bytes:
-        data = self._file.read(nbytes)
-        self.nbytes += len(data)
-        return data
 
 
 def _check_compressed(kind: str) -> None:
@@ -121,9 +106,9 @@ def verify(args: argparse.Namespace, name: str) -> Result:
                     reader.verify(threads=args.threads)
                     original, compressed = reader.original_nbytes, reader.compressed_nbytes
             else:
-                source = _Sized(file)
+                source = bar.reading(file)
                 nowhere: Any = _Nowhere()
-                original = decompress_stream(bar.reading(source), nowhere, threads=args.threads)
+                original = decompress_stream(source, nowhere, threads=args.threads)
                 compressed = source.nbytes
     record = {"container": _CONTAINERS[kind], **stats_of(original, compressed)}
     text = _show.printable(f"{name}: ok, {_show.human(original)} of content")

@@ -12,6 +12,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from z4ai._atomic import AtomicFile
+from z4ai._fileobj import read_some, write_all
 from z4ai._wire import MAGIC_CONTAINER, MAGIC_FRAME
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ class _Pipe(io.RawIOBase):
             buffer[:n] = self._head[:n]
             self._head = self._head[n:]
             return n
-        # One read of the system at a time, so that Ctrl-C is seen between two.
-        data = self._rest.read1(len(buffer))  # type: ignore[attr-defined]
+        data = read_some(self._rest, len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
@@ -99,7 +99,7 @@ def input_file(name: str) -> Iterator[tuple[BinaryIO, str, int | None]]:
             yield file, kind, nbytes
             return
         head = b""
-        while len(head) < _HEAD_NBYTES and (piece := file.read(_HEAD_NBYTES - len(head))):
+        while len(head) < _HEAD_NBYTES and (piece := read_some(file, _HEAD_NBYTES - len(head))):
             head += piece
         yield io.BufferedReader(_Pipe(head, file), 1 << 20), kind_of(name, head, None), None
 
@@ -176,11 +176,8 @@ class _Named:
         self._name = name
 
     def write(self, data: Any, /) -> int:
-        rest = memoryview(data)
         with named_errors(self._name):
-            while rest.nbytes:  # a device may take less than it was given
-                n = self._file.write(rest)
-                rest = rest[len(rest) if n is None else n :]
+            write_all(self._file, memoryview(data))
         return memoryview(data).nbytes
 
 

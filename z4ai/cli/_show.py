@@ -7,7 +7,9 @@ import io
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from z4ai._fileobj import read_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -118,20 +120,28 @@ class Progress:
         self.add(done - self._done)
 
     def reading(self, file: Any) -> Any:
-        """Count what is read from a file object."""
-        return file if self._update is None else _Counted(file, self)
+        """Wrap a file object so that what is read from it is counted, also in its `nbytes`."""
+        return _Counted(file, self)
 
 
 class _Counted:
-    """A file object whose reads move a bar."""
+    """A file object whose reads move a bar.
 
-    def __init__(self, file: Any, bar: Progress) -> None:
+    Attributes
+    ----------
+    nbytes : int
+        Bytes read so far.
+    """
+
+    def __init__(self, file: BinaryIO, bar: Progress) -> None:
         self._file = file
         self._bar = bar
+        self.nbytes = 0
 
-    def read(self, nbytes: int = -1, /) -> bytes:
+    def read(self, nbytes: int, /) -> bytes:
         # In pieces, so that the bar moves inside a long read.
-        data: bytes = self._file.read(nbytes if nbytes < 0 else min(nbytes, 1 << 22))
+        data = read_some(self._file, min(nbytes, 1 << 22))
+        self.nbytes += len(data)
         self._bar.add(len(data))
         return data
 

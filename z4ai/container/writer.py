@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from z4ai._atomic import AtomicFile
 from z4ai._buffers import bytes_of
 from z4ai._fast.hashing import xxh3_128
+from z4ai._fileobj import write_all
 from z4ai.container import st_header, zstn
 from z4ai.container.decode import TensorDecoder
 from z4ai.container.dedup import SHARED_NBYTES
@@ -23,7 +25,7 @@ from z4ai.stream import stats_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import BinaryIO
 
@@ -89,11 +91,9 @@ class ZstnWriter:
         self._stats: dict[str, Any] | None = None
         self._aborted = False
         self._atomic: AtomicFile | None = None
-        write = getattr(file, "write", None)
-        if write is None:
-            self._atomic = AtomicFile(file)  # type: ignore[arg-type]
-            write = self._atomic.write
-        self._sink = WriteOut(_writing_all(write))
+        if not hasattr(file, "write"):
+            self._atomic = AtomicFile(file)
+        self._sink = WriteOut(partial(write_all, self._atomic or file))
         put(self._sink, zstn.write_header())
         self._waves = FrameWaves(self._sink, zstn.HEADER_NBYTES, self._effort, threads)
 
@@ -311,17 +311,6 @@ def container_stats(
     """Describe what a container cost, with the keys that every door reports."""
     stats = stats_of(original_nbytes, compressed_nbytes)
     return {**stats, "n_tensors": n_tensors, "n_shared": n_shared}
-
-
-def _writing_all(write: Callable[[memoryview], int | None]) -> Callable[[memoryview], None]:
-    """Wrap the `write` of a raw file, which may take less than it is given."""
-
-    def write_all(data: memoryview) -> None:
-        while len(data):
-            done = write(data)
-            data = data[len(data) if done is None else done :]
-
-    return write_all
 
 
 def _code_of(dtype: np.dtype[Any]) -> str | None:
