@@ -69,8 +69,14 @@ cdef extern from "z4_chunk_run.h" nogil:
         size_t next
         size_t placed
         size_t end
+    enum:
+        Z4_SLOTS
+    ctypedef struct z4_held:
+        uint8_t *slot[Z4_SLOTS]
+        size_t slot_nbytes
+        size_t n
     void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uint8_t *planes,
-                          uint8_t *slot, size_t slot_nbytes) noexcept
+                          z4_held *held) noexcept
     size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t gap,
                            size_t gap_stream) noexcept
     size_t z4_encode_planes_nbytes(uint64_t content_nbytes, size_t width) noexcept
@@ -230,6 +236,8 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
     cdef z4_encode_run run
     cdef int t
     cdef uint8_t *scratch
+    cdef uint8_t *slots
+    cdef z4_held *held
     cdef size_t head_nbytes = z4_align64(sizeof(z4_encode_scratch))
     cdef size_t total = <size_t> content.shape[0]
     if offset > <size_t> out.shape[0]:
@@ -259,13 +267,23 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
     run.gap = gap
     run.gap_stream = gap_stream
     run.end = offset
-    slot_nbytes = z4_align64(slot_nbytes) if threads > 1 else 0
+    # For each worker: scratch, planes; and if there are several, slots to hold chunks back.
     planes_nbytes = z4_align64(planes_nbytes)
-    stride = head_nbytes + planes_nbytes + slot_nbytes
+    slot_nbytes = z4_align64(slot_nbytes)
+    stride = head_nbytes + planes_nbytes
+    if threads > 1:
+        stride += z4_align64(sizeof(z4_held)) + Z4_SLOTS * slot_nbytes
     scratch = <uint8_t *> PyMem_RawMalloc(stride * <size_t> threads)
     if scratch == NULL:
         raise MemoryError("no memory for the scratch of the encoder")
     try:
+        for t in range(threads if threads > 1 else 0):
+            slots = scratch + <size_t> t * stride + head_nbytes + planes_nbytes
+            held = <z4_held *> slots
+            held.slot_nbytes = slot_nbytes
+            held.n = 0
+            for i in range(Z4_SLOTS):
+                held.slot[i] = slots + z4_align64(sizeof(z4_held)) + i * slot_nbytes
         while first < n:
             with nogil:
                 last = _run_end(rows, first, n)
@@ -274,15 +292,15 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
                 run.last = last
                 if threads == 1:
                     z4_encode_worker(
-                        &run, <z4_encode_scratch *> scratch, scratch + head_nbytes, NULL, 0)
+                        &run, <z4_encode_scratch *> scratch, scratch + head_nbytes, NULL)
                 else:
                     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
                         z4_encode_worker(
                             &run,
                             <z4_encode_scratch *> (scratch + <size_t> t * stride),
                             scratch + <size_t> t * stride + head_nbytes,
-                            scratch + <size_t> t * stride + head_nbytes + planes_nbytes,
-                            slot_nbytes,
+                            <z4_held *> (
+                                scratch + <size_t> t * stride + head_nbytes + planes_nbytes),
                         )
             for i in range(first, last):
                 if rows[i].status != Z4_OK:

@@ -1,8 +1,9 @@
 /* z4_chunk_run.h -- many chunks by several workers.
  *
  * Workers claim jobs in rising order from a counter, so the jobs in flight are always neighbours. A decoder knows
- * where each job goes; an encoder does not until its predecessor is done: it codes into scratch of its own unless
- * its turn has already come, waits for its turn, and copies. The bytes come out the same for any number of workers.
+ * where each job goes; an encoder does not until its predecessor is done. It codes to its place if that is known by
+ * then, else into a slot of its own, and goes on; a chunk is copied from its slot when its turn has come. Only a
+ * worker whose slots are all taken waits. The bytes come out the same for any number of workers.
  */
 #ifndef Z4_CHUNK_RUN_H
 #define Z4_CHUNK_RUN_H
@@ -12,10 +13,15 @@
 
 #if defined(_WIN32)
 #include <windows.h>
-#define z4_yield() SwitchToThread()
+#define z4_nap() Sleep(0)
 #else
-#include <sched.h>
-#define z4_yield() sched_yield()
+#include <time.h>
+static void z4_nap(void)
+{
+    /* Not sched_yield(): on a busy machine that gives a whole time slice away. */
+    const struct timespec moment = {0, 20000};
+    (void)nanosleep(&moment, NULL);
+}
 #endif
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -59,48 +65,95 @@ typedef struct {
     size_t end;    /* where job `placed` begins in out; belongs to its worker */
 } z4_encode_run;
 
-/* One worker. slot: room for one encoded chunk of any job, or NULL if there is a single worker. */
-static void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uint8_t *planes, uint8_t *slot,
-                             size_t slot_nbytes)
+/* Encoded chunks that a worker may hold back until their turn comes. */
+#define Z4_SLOTS 3
+
+typedef struct {
+    uint8_t *slot[Z4_SLOTS]; /* room for one encoded chunk of any job */
+    size_t slot_nbytes;
+    size_t job[Z4_SLOTS]; /* rising; the chunk of job[k] lies in slot[k] */
+    size_t n;             /* held back */
+} z4_held;
+
+Z4_INLINE int z4_is_turn(const z4_encode_run *run, size_t i) { return z4_load_acquire(&run->placed) == i; }
+
+/* It is the turn of job i, whose chunk has been coded as if it began at byte 0 of `slot`: give it its place. */
+static void z4_place(z4_encode_run *run, size_t i, const uint8_t *slot)
+{
+    z4_chunk_job *job = &run->jobs[i];
+    const size_t room = run->capacity - run->end;
+    if (job->status == Z4_OK && (job->lead > room || job->encoded_nbytes > room - job->lead))
+        job->status = Z4_CAPACITY;
+    if (job->status == Z4_OK) {
+        job->encoded_offset = run->end + job->lead;
+        job->tail_offset += job->encoded_offset;
+        for (size_t p = 0; p < job->n_streams; p++)
+            job->stream_offset[p] += job->encoded_offset;
+        run->end = job->encoded_offset + job->encoded_nbytes;
+    }
+    /* The place of the next chunk is known: let its worker go on while this one copies. */
+    z4_store_release(&run->placed, i + 1);
+    if (job->status == Z4_OK)
+        memcpy(run->out + job->encoded_offset, slot, job->encoded_nbytes);
+}
+
+/* Place what is held back, the oldest first: as long as its turn has come, and until `most` are left. */
+static void z4_place_held(z4_encode_run *run, z4_held *held, size_t most)
+{
+    size_t done = 0;
+    while (done < held->n) {
+        const size_t i = held->job[done];
+        unsigned spins = 0;
+        while (!z4_is_turn(run, i) && held->n - done > most)
+            if (++spins > 4096)
+                z4_nap();
+        if (!z4_is_turn(run, i))
+            break;
+        z4_place(run, i, held->slot[done++]);
+    }
+    for (size_t k = 0; done > 0 && k + done < held->n; k++) {
+        uint8_t *slot = held->slot[k];
+        held->slot[k] = held->slot[k + done];
+        held->slot[k + done] = slot;
+        held->job[k] = held->job[k + done];
+    }
+    held->n -= done;
+}
+
+/* Code job i, whose turn it is, at its place. */
+static void z4_encode_in_place(z4_encode_run *run, size_t i, z4_encode_scratch *scratch, uint8_t *planes)
+{
+    z4_chunk_job *job = &run->jobs[i];
+    const size_t bound =
+        z4_encode_bound(job->content_nbytes, z4_layout_width(job->layout), run->gap, run->gap_stream);
+    const size_t room = run->capacity - run->end;
+    job->encoded_offset = run->end + job->lead;
+    job->encoded_nbytes = 0;
+    job->status = Z4_CAPACITY;
+    if (bound <= room && job->lead <= room - bound)
+        z4_encode_chunk(&run->kernels, job, run->content, run->out + job->encoded_offset, bound, run->gap,
+                        run->gap_stream, scratch, planes);
+    if (job->status == Z4_OK)
+        run->end = job->encoded_offset + job->encoded_nbytes;
+    z4_store_release(&run->placed, i + 1);
+}
+
+/* One worker. held: its slots, or NULL if it is the only worker. */
+static void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uint8_t *planes, z4_held *held)
 {
     for (size_t i; (i = z4_fetch_add(&run->next, 1)) < run->last;) {
-        z4_chunk_job *job = &run->jobs[i];
-        const int my_turn = slot == NULL || z4_load_acquire(&run->placed) == i;
-        const size_t width = z4_layout_width(job->layout);
-        const size_t bound = z4_encode_bound(job->content_nbytes, width, run->gap, run->gap_stream);
-        if (my_turn) {
-            const size_t room = run->capacity - run->end;
-            job->encoded_offset = run->end + job->lead;
-            if (bound > room || job->lead > room - bound) {
-                job->status = Z4_CAPACITY;
-                job->encoded_nbytes = 0;
-            } else {
-                z4_encode_chunk(&run->kernels, job, run->content, run->out + job->encoded_offset, bound,
-                                run->gap, run->gap_stream, scratch, planes);
-            }
-        } else {
-            job->encoded_offset = 0;
-            z4_encode_chunk(&run->kernels, job, run->content, slot, slot_nbytes, run->gap, run->gap_stream, scratch,
-                            planes);
-            for (unsigned spins = 0; z4_load_acquire(&run->placed) != i; spins++)
-                if (spins > 64)
-                    z4_yield();
-            if (job->status == Z4_OK && job->lead + job->encoded_nbytes > run->capacity - run->end)
-                job->status = Z4_CAPACITY;
-            if (job->status == Z4_OK) {
-                job->encoded_offset = run->end + job->lead;
-                job->tail_offset += job->encoded_offset;
-                for (size_t p = 0; p < job->n_streams; p++)
-                    job->stream_offset[p] += job->encoded_offset;
-            }
+        if (held == NULL || (held->n == 0 && z4_is_turn(run, i))) {
+            z4_encode_in_place(run, i, scratch, planes);
+            continue;
         }
-        if (job->status == Z4_OK)
-            run->end = job->encoded_offset + job->encoded_nbytes;
-        /* The place of the next chunk is known: let its worker go on while this one still copies. */
-        z4_store_release(&run->placed, i + 1);
-        if (!my_turn && job->status == Z4_OK)
-            memcpy(run->out + job->encoded_offset, slot, job->encoded_nbytes);
+        run->jobs[i].encoded_offset = 0;
+        z4_encode_chunk(&run->kernels, &run->jobs[i], run->content, held->slot[held->n], held->slot_nbytes,
+                        run->gap, run->gap_stream, scratch, planes);
+        held->job[held->n++] = i;
+        z4_place_held(run, held, Z4_SLOTS - 1);
     }
+    if (held != NULL)
+        z4_place_held(run, held, 0);
 }
 
 #endif
