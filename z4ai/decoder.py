@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -167,20 +168,18 @@ def jobs_of_chunks(
     content_offset : int
         Where the content of chunk `first` goes in the output.
     """
-    header = index.header
+    # Of a streamed frame the trailer has told the size by now: each chunk must have its part of it.
+    header = index.header._replace(content_nbytes=index.content_nbytes)
     jobs = np.zeros(last - first, JOB)
-    bounds = index.offsets[first : last + 1].tolist()
-    for k, job in enumerate(jobs, first):
-        pos, end = base + bounds[k - first], base + bounds[k - first + 1]
-        found = frame.parse_chunk_header(buf, pos, end, header, k, job, content_offset)
+    rows = jobs.view(np.uint8).data
+    bounds = (index.offsets[first : last + 1].astype(np.int64) + base).tolist()
+    for row, (pos, end) in enumerate(pairwise(bounds)):
+        k = first + row
+        found = frame.parse_chunk_header(buf, pos, end, header, k, rows, row, content_offset)
         if found != end:
             msg = f"chunk of {found - pos} bytes where the frame has {end - pos}"
             raise CorruptError(msg, offset=pos, chunk=k)
-        expected = min(header.chunk_nbytes, index.content_nbytes - k * header.chunk_nbytes)
-        if int(job["content_nbytes"]) != expected:
-            msg = f"chunk holds {int(job['content_nbytes'])} bytes of content, expected {expected}"
-            raise CorruptError(msg, offset=pos, chunk=k)
-        content_offset += expected
+        content_offset += header.chunk_content_nbytes(k)
     return jobs
 
 

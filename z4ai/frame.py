@@ -31,12 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK_FIXED_NBYTES",
+    "CHUNK_SIZES_NBYTES",
     "CHUNK_STREAM_NBYTES",
     "MAX_CHUNK_NBYTES",
     "TRAILER_END_NBYTES",
     "FrameHeader",
+    "is_end_mark",
     "most_chunk_nbytes",
     "parse_chunk_header",
+    "parse_chunk_sizes",
     "parse_header",
     "parse_trailer",
     "parse_trailer_claim",
@@ -48,7 +51,12 @@ __all__ = [
 
 _HEAD = Struct("<4sBBBBQII")
 _CHUNK = Struct("<IIQBBH")
+_SIZES = Struct("<II")  # the first fields of a chunk
 _STREAM = Struct("<BI")
+_MAX_STREAMS = 8
+# A row of z4ai._fast.chunks.JOB: packed at once, since setting its fields one by one takes as long
+# as decoding a small tensor.
+_JOB_ROW = Struct("<6Q8QQ8I8B8xBBB5x")
 _RECORD = Struct("<HHI")
 _TRAILER_END = Struct("<QQQ4s")
 
@@ -58,11 +66,14 @@ _ANCILLARY_RECORD = 1 << 15
 
 MAX_CHUNK_NBYTES = 1 << 26
 CHUNK_FIXED_NBYTES = _CHUNK.size
+CHUNK_SIZES_NBYTES = _SIZES.size
 CHUNK_STREAM_NBYTES = _STREAM.size
 # The smallest chunk: one stream of one byte.
 MIN_CHUNK_NBYTES = _CHUNK.size + _STREAM.size + 1
 # How much larger than its content a chunk may claim to be.
 _MAX_EXPANSION = 1 << 16
+# Begins the trailer, where a chunk could begin: one of no bytes.
+_END_MARK = bytes(4)
 TRAILER_END_NBYTES = _TRAILER_END.size
 # For what this process wrote itself.
 NO_LIMITS = Limits(max_output_nbytes=2**63, max_table_nbytes=2**63)
@@ -259,16 +270,28 @@ def write_chunk_headers(out: memoryview, jobs: NDArray[np.void]) -> None:
             _STREAM.pack_into(out, offset + _CHUNK.size + p * _STREAM.size, codecs[p], sizes[p])
 
 
+def is_end_mark(buf: memoryview, pos: int) -> bool:
+    """Tell whether the trailer begins at `pos`, and no chunk."""
+    return bytes(buf[pos : pos + len(_END_MARK)]) == _END_MARK
+
+
+def parse_chunk_sizes(buf: memoryview, pos: int) -> tuple[int, int]:
+    """Read what the chunk at `pos` claims: its bytes, and those of its content."""
+    encoded, content = _SIZES.unpack_from(buf, pos)
+    return encoded, content
+
+
 def parse_chunk_header(
     buf: memoryview,
     pos: int,
     end: int,
     header: FrameHeader,
     k: int,
-    job: np.void,
+    rows: memoryview,
+    row: int,
     content_offset: int,
 ) -> int:
-    """Parse the header of chunk `k` at `pos` into a row of jobs; -> position behind the chunk.
+    """Parse the header of chunk `k` at `pos` into a job; -> position behind the chunk.
 
     Parameters
     ----------
@@ -280,8 +303,10 @@ def parse_chunk_header(
         Header of the frame.
     k : int
         Number of the chunk.
-    job : numpy.void
-        Row of `JOB`, filled in.
+    rows : memoryview
+        The bytes of an array of `JOB`.
+    row : int
+        Which of them to fill in.
     content_offset : int
         Where the content of the chunk goes in the output.
 
@@ -331,19 +356,27 @@ def parse_chunk_header(
             raise UnsupportedCodecError(msg, offset=table + p * _STREAM.size, chunk=k)
         offsets[p] = at
         at += nbytes
-    job["content_offset"] = content_offset
-    job["content_nbytes"] = content
-    job["seed"] = k * header.chunk_nbytes
-    job["checksum"] = checksum
-    job["encoded_offset"] = pos
-    job["encoded_nbytes"] = encoded
-    job["stream_offset"][:n] = offsets
-    job["tail_offset"] = at
-    job["stream_nbytes"][:n] = [nbytes for _, nbytes in streams]
-    job["stream_codec"][:n] = [codec for codec, _ in streams]
-    job["layout"] = layout
-    job["swap"] = header.big_endian and layout != BYTES1
-    job["n_streams"] = n
+    pad = (0,) * (_MAX_STREAMS - n)
+    _JOB_ROW.pack_into(
+        rows,
+        row * _JOB_ROW.size,
+        content_offset,
+        content,
+        k * header.chunk_nbytes,
+        checksum,
+        pos,
+        encoded,
+        *offsets,
+        *pad,
+        at,
+        *[nbytes for _, nbytes in streams],
+        *pad,
+        *[codec for codec, _ in streams],
+        *pad,
+        layout,
+        header.big_endian and layout != BYTES1,
+        n,
+    )
     return int(chunk_end)
 
 
@@ -354,12 +387,12 @@ def most_chunk_nbytes(header: FrameHeader) -> int:
 
 def trailer_nbytes(n_chunks: int) -> int:
     """Size of the trailer of a frame of `n_chunks` chunks, if it has one."""
-    return 4 + 4 * n_chunks + _TRAILER_END.size
+    return len(_END_MARK) + 4 * n_chunks + _TRAILER_END.size
 
 
 def write_trailer(header: FrameHeader, sizes: Sequence[int], content_nbytes: int) -> bytes:
     """Put the trailer of a written frame on the wire."""
-    table = bytes(4) + np.asarray(sizes, "<u4").tobytes()
+    table = _END_MARK + np.asarray(sizes, "<u4").tobytes()
     fixed = _TRAILER_END.pack(len(sizes), content_nbytes, 0, _wire.MAGIC_FRAME_END)
     checksum = xxh3_64(table + fixed[:16], header.checksum)
     return table + fixed[:16] + _wire.U64.pack(checksum) + _wire.MAGIC_FRAME_END
@@ -418,10 +451,10 @@ def parse_trailer(
         raise ChecksumError(msg, offset=end - 12)
     expected = header.content_nbytes
     if (
-        _wire.U32.unpack_from(buf, start)[0]
+        not is_end_mark(buf, start)
         or (expected is not None and (content_nbytes != expected or n_chunks != header.n_chunks))
         or n_chunks != -(-content_nbytes // header.chunk_nbytes)
     ):
         msg = f"trailer of {n_chunks} chunks and {content_nbytes} bytes does not match the header"
         raise CorruptError(msg, offset=base + start)
-    return np.frombuffer(buf, "<u4", n_chunks, start + 4), content_nbytes
+    return np.frombuffer(buf, "<u4", n_chunks, start + len(_END_MARK)), content_nbytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from struct import Struct
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -14,11 +14,13 @@ from z4ai._fileobj import read_some, write_all
 from z4ai.codecs import run
 from z4ai.dtypes import resolve
 from z4ai.encoder import FrameEncoder
-from z4ai.errors import CorruptError, TruncatedError
-from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
+from z4ai.errors import CorruptError, FormatError, TruncatedError
+from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.plan import make_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 __all__ = ["compress_stream", "decompress_stream", "stats_of"]
@@ -26,12 +28,13 @@ __all__ = ["compress_stream", "decompress_stream", "stats_of"]
 # Content in flight: enough chunks to keep every thread busy while the last ones of a run finish.
 _CHUNKS_PER_THREAD = 4
 _LEAST_CHUNKS = 8
-_SIZES = Struct("<II")
+_MOST_NBYTES = 128 << 20
 
 
-def wave_chunks(threads: int | None) -> int:
-    """Number of chunks to code at a time, for so many threads."""
-    return max(_LEAST_CHUNKS, _CHUNKS_PER_THREAD * _threads.effective(threads, 1 << 10))
+def wave_chunks(threads: int | None, chunk_nbytes: int) -> int:
+    """Number of chunks to code at a time, for so many threads; fewer where they are large."""
+    wanted = max(_LEAST_CHUNKS, _CHUNKS_PER_THREAD * _threads.effective(threads, 1 << 10))
+    return max(1, min(wanted, _MOST_NBYTES // chunk_nbytes))
 
 
 def stats_of(original_nbytes: int, compressed_nbytes: int) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def compress_stream(
     plan = make_plan(resolved, resolve_effort(effort))
     header = frame.FrameHeader(resolved, None, plan.chunk_nbytes)
     encoder = FrameEncoder(header, plan)
-    room = plan.chunk_nbytes * wave_chunks(threads)
+    room = plan.chunk_nbytes * wave_chunks(threads, plan.chunk_nbytes)
     content = np.empty(room, np.uint8)
     out = np.empty(encoder.bound(room), np.uint8)
     write_all(dst, memoryview(encoder.header_bytes))
@@ -131,19 +134,20 @@ def decompress_stream(
         If the frame is truncated, corrupt, or of another version. The chunks before the damage
         have been written then.
     """
-    limits = limits or DEFAULT_LIMITS
+    limits = resolve_limits(limits)
     source = _Source(src)
     header = _read_header(source, limits)
-    most = wave_chunks(threads)
+    most = wave_chunks(threads, header.chunk_nbytes)
     sizes: list[int] = []
     written = 0
     ended = False
     while not ended:
-        jobs, content_nbytes, ended = _gather(source, header, len(sizes), most, written)
+        jobs, content_nbytes, ended = _gather(source, header, len(sizes), most)
         if not len(jobs):
             break
         content = np.empty(content_nbytes, np.uint8)
-        run.decode_run(source.bytes(), content, jobs, threads, first_chunk=len(sizes))
+        with _offsets_from(source.offset):
+            run.decode_run(source.bytes(), content, jobs, threads, first_chunk=len(sizes))
         sizes += jobs["encoded_nbytes"].tolist()
         source.drop(int(jobs["encoded_nbytes"].sum()))
         write_all(dst, content.data)
@@ -154,6 +158,17 @@ def decompress_stream(
         msg = "bytes follow the end of the frame"
         raise CorruptError(msg, offset=source.offset)
     return written
+
+
+@contextmanager
+def _offsets_from(offset: int) -> Iterator[None]:
+    """Count the offsets of errors from the start of the file, not of what was read ahead."""
+    try:
+        yield
+    except FormatError as error:
+        if error.offset is not None:
+            error.offset += offset
+        raise
 
 
 class _Source:
@@ -208,33 +223,36 @@ def _read_header(source: _Source, limits: Limits) -> frame.FrameHeader:
 
 
 def _gather(
-    source: _Source, header: frame.FrameHeader, first: int, most: int, written: int
+    source: _Source, header: frame.FrameHeader, first: int, most: int
 ) -> tuple[NDArray[np.void], int, bool]:
     """Read the next chunks; -> their jobs, their content bytes, whether the frame's chunks end."""
     jobs = np.zeros(most, JOB)
+    rows = jobs.view(np.uint8).data
     n = pos = content_nbytes = 0
     total = header.n_chunks
     while n < most and (total is None or first + n < total):
-        have = source.fill(pos + _SIZES.size)
-        if total is None and have >= pos + 4 and not source.bytes()[pos : pos + 4].any():
+        have = source.fill(pos + frame.CHUNK_SIZES_NBYTES)
+        if total is None and frame.is_end_mark(source.bytes().data, pos):
             return jobs[:n], content_nbytes, True
-        if have < pos + _SIZES.size:
+        if have < pos + frame.CHUNK_SIZES_NBYTES:
             msg = "file ends where a chunk should begin"
             raise TruncatedError(msg, offset=source.offset + have, chunk=first + n)
-        encoded, content = _SIZES.unpack(source.bytes()[pos : pos + _SIZES.size].tobytes())
+        encoded, content = frame.parse_chunk_sizes(source.bytes().data, pos)
         # Only so much is read on the word of a chunk; parse_chunk_header says what is wrong.
         claim = min(encoded, frame.most_chunk_nbytes(header))
         have = source.fill(pos + claim)
-        pos = frame.parse_chunk_header(
-            source.bytes().data, pos, have, header, first + n, jobs[n], content_nbytes
-        )
+        with _offsets_from(source.offset):
+            pos = frame.parse_chunk_header(
+                source.bytes().data, pos, have, header, first + n, rows, n, content_nbytes
+            )
         content_nbytes += content
         n += 1
         if content < header.chunk_nbytes:
             # The last one, or an end mark must follow, which the next round checks.
             if total is None:
-                have = source.fill(pos + 4)
-                if have >= pos + 4 and source.bytes()[pos : pos + 4].any():
+                have = source.fill(pos + frame.CHUNK_SIZES_NBYTES)
+                complete = have >= pos + frame.CHUNK_SIZES_NBYTES
+                if complete and not frame.is_end_mark(source.bytes().data, pos):
                     msg = f"chunk {first + n - 1} is not full, yet another follows"
                     raise CorruptError(msg, offset=source.offset + pos)
             break

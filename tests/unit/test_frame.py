@@ -106,8 +106,11 @@ def test_chunk_headers_are_those_of_the_reference_writer() -> None:
     content = strategies.noise(131)
     raw = writer.write_chunk(content, offset=192, plan=("float4", "store"))
     header = frame.FrameHeader(resolve("fp32"), 192 + 131, 192)
+    assert frame._JOB_ROW.size == JOB.itemsize
     jobs = np.zeros(2, JOB)
-    end = frame.parse_chunk_header(memoryview(raw), 0, len(raw), header, 1, jobs[1], 5)
+    end = frame.parse_chunk_header(
+        memoryview(raw), 0, len(raw), header, 1, jobs.view(np.uint8).data, 1, 5
+    )
     assert end == len(raw)
     job = jobs[1]
     assert [int(job[f]) for f in ("content_offset", "content_nbytes", "seed")] == [5, 131, 192]
