@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +11,22 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["bytes_of", "writable_bytes_of"]
+__all__ = ["array_of", "bytes_of", "writable_bytes_of"]
+
+
+def array_of(array: Any) -> NDArray[Any]:
+    """View what is array-like as a plain array.
+
+    Raises
+    ------
+    TypeError
+        If it is a masked array: the mask would be lost.
+    """
+    ma = sys.modules.get("numpy.ma")  # slow to import; there is no masked array without it
+    if ma is not None and isinstance(array, ma.MaskedArray):
+        msg = "a masked array would lose its mask: compress its data and its mask apart"
+        raise TypeError(msg)
+    return np.asarray(array)
 
 
 def bytes_of(data: Any) -> NDArray[np.uint8]:
@@ -40,7 +57,7 @@ def bytes_of(data: Any) -> NDArray[np.uint8]:
         msg = f"expected a bytes-like object or an array, got {type(data).__name__}"
         raise TypeError(msg) from error
     with view:
-        if "O" in view.format:
+        if _holds_objects(view):
             msg = "a buffer of Python objects cannot be compressed"
             raise TypeError(msg)
         if view.nbytes == 0:
@@ -49,6 +66,11 @@ def bytes_of(data: Any) -> NDArray[np.uint8]:
             # Not memoryview.cast: that knows native formats only.
             return np.frombuffer(data, np.uint8)
         return np.frombuffer(view.tobytes(), np.uint8)
+
+
+def _holds_objects(view: memoryview) -> bool:
+    # The names of fields stand between colons.
+    return "O" in re.sub(":[^:]*:", "", view.format)
 
 
 def _bytes_of_array(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -73,14 +95,14 @@ def writable_bytes_of(out: Any) -> NDArray[np.uint8]:
         raise TypeError(msg)
     if isinstance(out, np.ndarray) and out.flags.c_contiguous and out.flags.writeable:
         # Dtypes of ml_dtypes have no buffer of their own.
-        return out.reshape(-1).view(np.uint8)
+        return np.asarray(out).reshape(-1).view(np.uint8)
     try:
         view = memoryview(out)
     except TypeError as error:
         msg = f"out must be a writable bytes-like object, got {type(out).__name__}"
         raise TypeError(msg) from error
     with view:
-        if "O" in view.format:
+        if _holds_objects(view):
             msg = "out holds Python objects"
             raise TypeError(msg)
         if view.readonly:

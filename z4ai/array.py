@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from z4ai import frame
-from z4ai._buffers import bytes_of
+from z4ai._buffers import array_of, bytes_of
 from z4ai.codec import compress_content
 from z4ai.decoder import check_output, decode_frame, index_of_buffer
 from z4ai.dtypes import DType, numpy_dtype, resolve
 from z4ai.errors import FormatError
-from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
+from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.plan import make_plan
 
 __all__ = ["compress_array", "decompress_array"]
@@ -39,7 +39,8 @@ def compress_array(array: Any, *, effort: str | None = None, threads: int | None
     Raises
     ------
     TypeError
-        If the dtype is object, structured, a string, a time, or otherwise no kind of weight.
+        If the dtype is object, structured, a string, a time, or otherwise no kind of weight; if
+        the array is masked.
 
     Examples
     --------
@@ -49,7 +50,7 @@ def compress_array(array: Any, *, effort: str | None = None, threads: int | None
     >>> np.array_equal(w, back) and back.dtype == w.dtype
     True
     """
-    values = np.asarray(array)
+    values = array_of(array)
     dtype = _dtype_of(values)
     fortran = values.flags.f_contiguous and not values.flags.c_contiguous
     content = bytes_of(values.T if fortran else values)
@@ -109,7 +110,7 @@ def decompress_array(
         If the array is larger than `limits` allow.
     """
     buf = bytes_of(blob).data
-    limits = limits or DEFAULT_LIMITS
+    limits = resolve_limits(limits)
     index = index_of_buffer(buf, limits)
     header = index.header
     if header.shape is None:

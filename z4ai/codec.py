@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index as as_int
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from z4ai.codecs import CODECS
 from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_chunks
 from z4ai.dtypes import DType, resolve
 from z4ai.encoder import FrameEncoder
-from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
+from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.plan import STORE_PLAN, Plan, make_plan
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def compress_content(
     end += len(trailer)
     if end > begin + len(content) + _MAX_OVERHEAD and plan is not STORE_PLAN:
         # Nothing was gained and the content spans many chunks: fewer headers are smaller.
+        del builder  # before the next one: both would be as large as the content
         header = header._replace(chunk_nbytes=STORE_PLAN.chunk_nbytes)
         return compress_content(content, header, STORE_PLAN, threads)
     return builder.finish(end)
@@ -139,6 +141,7 @@ def compress_bound(nbytes: int, dtype: Any = None) -> int:
     True
     """
     resolve(dtype)
+    nbytes = as_int(nbytes)
     if nbytes < 0:
         msg = f"nbytes is {nbytes}, expected 0 or more"
         raise ValueError(msg)
@@ -193,7 +196,7 @@ def decompress(
     b'some weights'
     """
     buf = bytes_of(blob).data
-    limits = limits or DEFAULT_LIMITS
+    limits = resolve_limits(limits)
     index = index_of_buffer(buf, limits)
     nbytes = index.content_nbytes
     if out is not None:
@@ -311,7 +314,7 @@ def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
     {'constant': 1}
     """
     buf = bytes_of(blob).data
-    index = index_of_buffer(buf, limits or DEFAULT_LIMITS)
+    index = index_of_buffer(buf, resolve_limits(limits))
     jobs = jobs_of_chunks(buf, index, 0, index.n_chunks)
     header = index.header
     return FrameInfo(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["EFFORTS", "Limits", "resolve_effort"]
+__all__ = ["EFFORTS", "Limits", "resolve_effort", "resolve_limits"]
 
 EFFORTS = ("fast", "balanced", "max")
 
@@ -63,3 +63,19 @@ class Limits(NamedTuple):
 
 
 DEFAULT_LIMITS = Limits()
+
+
+def resolve_limits(limits: Any) -> Limits:
+    """Return the limits that the caller means; None is the default.
+
+    Raises
+    ------
+    TypeError
+        If `limits` is neither.
+    """
+    if limits is None:
+        return DEFAULT_LIMITS
+    if not isinstance(limits, Limits):
+        msg = f"limits must be a z4ai.Limits or None, not {type(limits).__name__}"
+        raise TypeError(msg)
+    return limits

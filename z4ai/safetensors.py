@@ -22,7 +22,7 @@ from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.frame import NO_LIMITS
-from z4ai.options import DEFAULT_LIMITS, Limits, resolve_effort
+from z4ai.options import Limits, resolve_effort, resolve_limits
 
 if TYPE_CHECKING:
     import os
@@ -149,7 +149,7 @@ def decompress_file(
     """
     source = open_source(src)
     try:
-        plan = _plan_restore(source, limits or DEFAULT_LIMITS)
+        plan = _plan_restore(source, resolve_limits(limits))
         with AtomicFile(dst) as target:
             with Progress(progress, plan.original_nbytes, "decompress") as bar:
                 plan.restore(WriteOut(target.write), threads, bar)
@@ -207,7 +207,7 @@ def decompress_bytes(
     LimitError
         If the file or the index is larger than `limits` allow.
     """
-    limits = limits or DEFAULT_LIMITS
+    limits = resolve_limits(limits)
     plan = _plan_restore(source_of_buffer(blob), limits)
     check_output(plan.original_nbytes, limits)
     plan.check_claims()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import strategies
 
+import z4ai
 from z4ai._buffers import bytes_of, writable_bytes_of
+from z4ai.safetensors import ZstnWriter
 
 
 @pytest.mark.parametrize(
@@ -74,9 +78,33 @@ def test_no_buffer_is_a_type_error(data: Any) -> None:
 def test_python_objects_are_a_type_error() -> None:
     objects = np.array([None, 1])
     records = np.zeros(2, [("a", "f4"), ("b", object)])
-    for data in (objects, records, memoryview(objects)):
+    for data in (objects, records, memoryview(objects), memoryview(records)):
         with pytest.raises(TypeError, match="Python objects"):
             bytes_of(data)
+
+
+class _Record(ctypes.Structure):
+    _fields_ = (("Offset", ctypes.c_int), ("O", ctypes.c_double))
+
+
+def test_the_name_of_a_field_is_no_python_object() -> None:
+    record = _Record(3, 2.5)
+    assert bytes_of(record).tobytes() == bytes(record)
+    view = memoryview(np.ones(2, [("Output", "f4"), ("O", "u1")]))
+    assert bytes_of(view).tobytes() == view.tobytes()
+    assert len(writable_bytes_of(record)) == ctypes.sizeof(_Record)
+
+
+def test_a_masked_array_is_refused_where_its_mask_would_be_lost(tmp_path: Path) -> None:
+    masked = np.ma.masked_array(np.arange(3.0), [0, 1, 0])
+    with pytest.raises(TypeError, match="mask"):
+        z4ai.compress_array(masked)
+    with (
+        pytest.raises(TypeError, match="mask"),
+        ZstnWriter(tmp_path / "file.zstn") as writer,
+    ):
+        writer.add("w", masked)
+    assert z4ai.decompress(z4ai.compress(masked)) == masked.data.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,10 @@ def test_gains_are_real() -> None:
             assert len(z4ai.compress(content, dtype=name, effort=effort)) < 0.75 * len(content)
     assert len(z4ai.compress(bytes(1 << 20), dtype="fp32")) < 100
     assert len(encode(content, dtype="bf16", chunk_nbytes=4096)) < 0.9 * len(content)
+
+
+def test_the_bound_is_an_integer_of_an_integer() -> None:
+    assert type(z4ai.compress_bound(np.int32(2**31 - 1))) is int
+    assert z4ai.compress_bound(np.uint8(255)) == z4ai.compress_bound(255) > 255
+    with pytest.raises(TypeError):
+        z4ai.compress_bound(1.5)  # type: ignore[arg-type]

@@ -48,3 +48,11 @@ def test_where_the_system_does_not_tell_its_memory(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "sysconf", silent, raising=False)
     assert options._machine_memory() == 64 << 30
+
+
+@pytest.mark.parametrize("limits", [0, {}, (1, 2), "1 GiB"])
+def test_limits_of_another_type_are_a_type_error(limits: object) -> None:
+    blob = z4ai.compress_array([1.0])
+    for call in (z4ai.decompress, z4ai.decompress_array, z4ai.info):
+        with pytest.raises(TypeError, match="Limits"):
+            call(blob, limits=limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -260,6 +261,25 @@ def test_an_exception_in_the_block_leaves_no_file() -> None:
     writer.add("a", np.ones(3))
     del writer
     assert os.listdir() == ["f.zstn"]
+
+
+def test_a_write_that_fails_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: memoryview) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    large = np.ones(2_000_000, np.float32)
+    with (  # noqa: PT012 - the block is it
+        pytest.raises(ValueError, match="earlier call failed"),
+        ZstnWriter("f.zstn") as writer,
+    ):
+        writer.add("a", large)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            with pytest.raises(OSError, match="No space"):
+                writer.add("b", large[1:])
+        with pytest.raises(ValueError, match="earlier call failed"):
+            writer.add("c", large)
+    assert os.listdir() == []
 
 
 def test_close_is_the_end() -> None:

@@ -17,7 +17,7 @@ from z4ai.container.sink import Discard, IntoMemory
 from z4ai.container.source import Source, open_source, source_of_buffer
 from z4ai.decoder import check_output
 from z4ai.dtypes import numpy_dtype
-from z4ai.options import DEFAULT_LIMITS, Limits
+from z4ai.options import Limits, resolve_limits
 
 if TYPE_CHECKING:
     import os
@@ -51,7 +51,7 @@ class ZstnReader:
 
     def __init__(self, source: Source, limits: Limits | None, threads: int | None) -> None:
         self._source = source
-        self._limits = limits or DEFAULT_LIMITS
+        self._limits = resolve_limits(limits)
         self._threads = threads
         self._closed = False
         self._container = zstn.parse_container(source, self._limits)

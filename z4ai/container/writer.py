@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from z4ai._atomic import AtomicFile
-from z4ai._buffers import bytes_of
+from z4ai._buffers import array_of, bytes_of
 from z4ai._fast.hashing import xxh3_128
 from z4ai._fileobj import write_all
 from z4ai.container import st_header, zstn
@@ -90,6 +90,7 @@ class ZstnWriter:
         self._n_shared = 0
         self._stats: dict[str, Any] | None = None
         self._aborted = False
+        self._failed = False
         self._atomic: AtomicFile | None = None
         if not hasattr(file, "write"):
             self._atomic = AtomicFile(file)
@@ -106,7 +107,7 @@ class ZstnWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None and not self._aborted:
+        if kind is None and (self._failed or not self._aborted):
             self.close()
         else:
             self.abort()
@@ -125,11 +126,13 @@ class ZstnWriter:
         Raises
         ------
         TypeError
-            If safetensors has no such dtype.
+            If safetensors has no such dtype, or the array is masked.
         ValueError
             If the name is taken, or is no text, or the writer is closed.
+        OSError
+            If the file cannot be written; that is its end then, as `abort`.
         """
-        values = np.asarray(array)
+        values = array_of(array)
         code = _code_of(values.dtype)
         if code is None:
             msg = f"safetensors has no dtype for {values.dtype} (tensor {name!r}): see add_raw"
@@ -203,7 +206,7 @@ class ZstnWriter:
 
     def _check_open(self) -> None:
         if self._stats is not None or self._aborted:
-            msg = "the writer is closed"
+            msg = "the writer is closed" + (": an earlier call failed" if self._failed else "")
             raise ValueError(msg)
 
     def _add(
@@ -213,11 +216,17 @@ class ZstnWriter:
         self._check_name(name)
         number = None
         if len(content):
-            number = self._find_same(content)
-            if number is None:
-                number = self._encode(code, content)
-            else:
-                self._n_shared += 1
+            try:
+                number = self._find_same(content)
+                if number is None:
+                    number = self._encode(code, content)
+                else:
+                    self._n_shared += 1
+            except BaseException:
+                # A part of a wave may be written: what follows it would not be where it should.
+                self.abort()
+                self._failed = True
+                raise
         self._names.add(name)
         self._tensors.append(Tensor(name, code, shape, 0, len(content)))
         self._numbers.append(number)
