@@ -43,6 +43,7 @@ class AtomicFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         self._fd = -1
+        self._home = os.getpid()
         # 0o666 less the umask: the mode of any new file.
         self._fd = os.open(self.temporary, flags, 0o666)
 
@@ -85,6 +86,8 @@ class AtomicFile:
         self._fd = -1
         if fd >= 0:
             os.close(fd)
+        if os.getpid() != self._home:
+            return  # a forked child that ends; the file is its parent's
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.temporary)
 

@@ -124,3 +124,21 @@ def test_ctrl_c_in_the_middle_of_a_file_leaves_nothing() -> None:
         assert time.monotonic() - sent < 5
     assert b"KeyboardInterrupt" in errors
     assert os.listdir() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_that_ends_leaves_the_file_to_its_parent() -> None:
+    child = """
+import os, sys
+from z4ai._atomic import AtomicFile
+with AtomicFile("f") as file:
+    file.write(b"abcd")
+    pid = os.fork()
+    if pid == 0:
+        sys.exit()
+    assert os.waitpid(pid, 0)[1] == 0
+    file.commit()
+"""
+    subprocess.run([sys.executable, "-c", child], check=True)
+    assert os.listdir() == ["f"]
+    assert Path("f").read_bytes() == b"abcd"
