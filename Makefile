@@ -1,6 +1,6 @@
 # Every target makes the environment it needs; only Python (>= 3.10), a C compiler and PyPI are asked for.
 .DEFAULT_GOAL := help
-.PHONY: help test lint types demo bench sanitize fuzz format clean
+.PHONY: help test lint hooks types demo bench sanitize fuzz format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,6 +25,7 @@ help:
 	@echo "make test       install with the test requirements and run the whole suite (ARGS='-k name')"
 	@echo "make demo       compress, restore and check a real model (MODEL=path for one of yours)"
 	@echo "make lint       ruff, cython-lint, codespell, and the C headers under -Wall -Wextra -Werror"
+	@echo "make hooks      the pre-commit hooks on every file"
 	@echo "make types      mypy --strict"
 	@echo "make format     rewrite Python files in the house format"
 	@echo "make bench      run the benchmarks"
@@ -69,6 +70,9 @@ lint: $(VENV)/.lint
 	    $(or $(CC),cc) -std=c11 -O1 -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable \
 	        -fsyntax-only -include $$header -x c /dev/null || exit 1; \
 	done
+
+hooks: $(VENV)/.test $(VENV)/.lint
+	PATH="$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 types: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/mypy
