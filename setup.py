@@ -30,6 +30,7 @@ EXTENSIONS = [
     ("planes", False),
     ("hashing", False),
     ("literals", False),
+    ("contexts", False),
     ("chunks", True),
 ]
 
