@@ -16,7 +16,8 @@
  * Estimate: z4_lit_estimate(counts, n): bytes that n symbols distributed like counts would take.
  * Variants: z4_literals_pick(isa). All give the same bytes and the same statuses.
  *
- * src and dst must not overlap. Nothing is allocated; the two structs are the caller's. */
+ * src and dst must not overlap. Nothing is allocated; the two structs are the caller's. src may change
+ * while it is encoded: nothing is written out of place then, but the frame is of no use. */
 #ifndef Z4_LITERALS_H
 #define Z4_LITERALS_H
 
@@ -72,10 +73,12 @@ static inline const z4_literals_impl *z4_literals_pick(int isa)
 
 /* ---- encoder ---- */
 
-/* Frame header of at most 9 bytes, 3 a block, the content, and 8 for the loops to scribble on. */
+/* Frame header of at most 9 bytes, 3 a block, the content, and what a block may scribble on behind
+ * it: the most of one with four streams and of one with a single stream. */
 static inline size_t z4_lit_bound(size_t n, size_t block)
 {
-    return n + 3 * (n / block + 1) + 9 + 8;
+    const size_t most = n < block ? n : block, single = n < Z4_LIT_FOUR ? n : Z4_LIT_FOUR - 1;
+    return n + 3 * (n / block + 1) + 9 + z4_lit_overrun(most) + z4_lit_overrun(single);
 }
 
 static inline ptrdiff_t z4_lit_encode(const z4_literals_impl *impl, const uint8_t *src, size_t n,

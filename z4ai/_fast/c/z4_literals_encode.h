@@ -226,7 +226,15 @@ Z4_INLINE uint8_t *z4_lit_put24(uint8_t *dst, uint32_t v)
     return dst + 3;
 }
 
-/* One block; room for its exact size and 8 bytes more has been checked. `tree` is described in
+/* How far behind the exact size of a block of n symbols its streams may be written: 8 bytes by the
+ * loops, and the whole of the last stream at the longest codes. Content that somebody changes between
+ * the counting and the coding gives a frame that nobody can read, but it stays in its place. */
+Z4_INLINE size_t z4_lit_overrun(size_t n)
+{
+    return (n < Z4_LIT_FOUR ? n : z4_lit_segment(n)) * Z4_HUF_LOG / 8 + 1 + 8;
+}
+
+/* One block; room for its exact size and z4_lit_overrun() more has been checked. `tree` is described in
  * front of the streams unless it is NULL. */
 static inline uint8_t *z4_lit_write_coded(const z4_literals_impl *impl, const uint8_t *src, size_t n,
                                    uint8_t *dst, const z4_lit_tree *tree, const uint64_t *entry,
@@ -324,7 +332,7 @@ static inline uint8_t *z4_lit_write_run(const z4_literals_impl *impl, z4_lit_enc
         if (size != Z4_LIT_NEVER && fresh)
             size += e->tree.nbytes;
         if (z4_lit_worth(size, n)) {
-            if ((size_t)(end - dst) < (size_t)size + 8)
+            if ((size_t)(end - dst) < (size_t)size + z4_lit_overrun(n))
                 return NULL;
             dst = z4_lit_write_coded(impl, at, n, dst, fresh ? &e->tree : NULL, e->entry, nbytes, size,
                                      final);
