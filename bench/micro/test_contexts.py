@@ -1,4 +1,4 @@
-"""The context coder over exponents and two bits of mantissa of a chunk: variants, 1 and 8 contexts."""
+"""The context coder over exponent and two bits of mantissa: every variant, 1 and 8 contexts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTEXTS = [1, 8]
 
 
 def planes_of(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols of bf16 weights whose scale a context tells, in blocks of 64 as rows would have it."""
+    """Symbols of bf16 weights whose scale a context tells, in blocks of 64, as if in rows."""
     context = (np.arange(SYMBOLS) // 64 * 7 // 5 % count).astype(np.uint8)
     values = data.normals(1, SYMBOLS) * 0.02 * 2.0 ** (context / 8)
     bits = values.astype(np.float32).view(np.uint32) >> 21 & 1023
