@@ -67,7 +67,7 @@ lint: $(VENV)/.lint
 	PATH="$(BIN):$$PATH" cython-lint $(CYTHON)
 	$(BIN)/codespell
 	for header in $(HEADERS); do \
-	    $(or $(CC),cc) -std=c11 -O1 -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable \
+	    $(or $(CC),cc) -std=c11 -D_POSIX_C_SOURCE=200809L -O1 -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable \
 	        -fsyntax-only -include $$header -x c /dev/null || exit 1; \
 	done
 

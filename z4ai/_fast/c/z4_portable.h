@@ -27,8 +27,16 @@
 #define z4_prefetch(p) ((void)(p))
 #endif
 
-/* x86 variants are compiled by target attributes, so that one wheel serves every machine. */
-#if (defined(__x86_64__) || defined(__amd64__)) && (defined(__GNUC__) || defined(__clang__))
+/* x86 variants are compiled by target attributes, so that one wheel serves every machine. A compiler
+ * that does not know all of them (before GCC 8, Clang 6) builds the scalar twins alone. */
+#if defined(__clang__)
+#define Z4_KNOWS_AVX512 (__clang_major__ >= 6)
+#elif defined(__GNUC__)
+#define Z4_KNOWS_AVX512 (__GNUC__ >= 8)
+#else
+#define Z4_KNOWS_AVX512 0
+#endif
+#if Z4_KNOWS_AVX512 && (defined(__x86_64__) || defined(__amd64__))
 #define Z4_X86 1
 #include <immintrin.h>
 #define Z4_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
