@@ -108,6 +108,14 @@ def decompress_array(
         If the frame is damaged, or holds no array.
     LimitError
         If the array is larger than `limits` allow.
+
+    Examples
+    --------
+    >>> import numpy as np, z4ai
+    >>> blob = z4ai.compress_array(np.ones((2, 3), ">f4", order="F"))
+    >>> back = z4ai.decompress_array(blob)
+    >>> back.shape, back.dtype.str, back.flags.f_contiguous
+    ((2, 3), '>f4', True)
     """
     buf = bytes_of(blob).data
     limits = resolve_limits(limits)

@@ -17,7 +17,19 @@ __all__ = ["compress", "decompress"]
 def compress(
     data: Any, *, dtype: Any = None, effort: str | None = "fast", threads: int | None = None
 ) -> bytes:
-    """Compress a buffer to one frame, ``"fast"`` unless told otherwise; as `z4ai.compress`.
+    """Compress a buffer to one frame, ``"fast"`` unless told otherwise.
+
+    Parameters
+    ----------
+    data, dtype, threads
+        As for `z4ai.compress`, which raises the same errors.
+    effort : {"fast", "balanced", "default", "max"}, optional
+        Decode speed against size. None is ``"fast"``.
+
+    Returns
+    -------
+    bytes
+        The frame, for any function of z4ai that reads frames.
 
     Examples
     --------
@@ -33,5 +45,23 @@ def compress(
 def decompress(
     blob: Any, *, out: Any = None, threads: int | None = None, limits: Limits | None = None
 ) -> bytes | memoryview:
-    """Restore the content of a frame made by any function of z4ai; as `z4ai.decompress`."""
+    """Restore the content of a frame made by any function of z4ai.
+
+    Parameters
+    ----------
+    blob, out, threads, limits
+        As for `z4ai.decompress`, which raises the same errors.
+
+    Returns
+    -------
+    bytes or memoryview
+        The content; with `out`, a memoryview of the bytes of `out` that were filled.
+
+    Examples
+    --------
+    >>> import z4ai
+    >>> import z4ai.chunked as ck
+    >>> ck.decompress(z4ai.compress(b"weights", dtype="bf16", effort="max"))
+    b'weights'
+    """
     return codec.decompress(blob, out=out, threads=threads, limits=limits)

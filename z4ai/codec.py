@@ -218,6 +218,16 @@ def peek_is_z4ai(blob: Any) -> bool:
 
     Looks at the first five bytes only: magic and format version.
 
+    Parameters
+    ----------
+    blob : buffer
+        Anything that has bytes.
+
+    Returns
+    -------
+    bool
+        Whether it does; what follows may still be damaged.
+
     Examples
     --------
     >>> import z4ai

@@ -85,7 +85,7 @@ OPAQUE = _TABLE[0]
 _BY_CODE = {d.code: d for d in _TABLE}
 _BY_NUMPY = {d.numpy_name: d for d in _TABLE if d.numpy_name is not None}
 
-# Spellings of other libraries, lower case: the codes of safetensors, NumPy letters, torch names.
+# Spellings of other libraries, lower case: codes of safetensors, names of NumPy and torch.
 _ALIASES = {
     "bfloat16": "bf16",
     "float16": "fp16",

@@ -93,6 +93,15 @@ def compress_file(
     Notes
     -----
     Memory is a few chunks a thread, whatever the size of the file and of its tensors.
+
+    Examples
+    --------
+    >>> from z4ai.safetensors import compress_file, decompress_file
+    >>> stats = compress_file("model.safetensors", "model.zstn", verify=True)
+    >>> stats["n_tensors"], stats["ratio"] > 1
+    (2, True)
+    >>> decompress_file("model.zstn", "again.safetensors") == stats
+    True
     """
     tier = resolve_effort(effort)
     _check_fallback(fallback)
@@ -146,6 +155,15 @@ def decompress_file(
         If its index is larger than `limits` allow.
     OSError
         If a file cannot be read or written.
+
+    Examples
+    --------
+    >>> from z4ai.safetensors import compress_file, decompress_file
+    >>> _ = compress_file("model.safetensors", "model.zstn")
+    >>> _ = decompress_file("model.zstn", "again.safetensors")
+    >>> with open("model.safetensors", "rb") as one, open("again.safetensors", "rb") as other:
+    ...     one.read() == other.read()
+    True
     """
     source = open_source(src)
     try:
@@ -170,7 +188,22 @@ def compress_bytes(
 ) -> bytes:
     """Compress the bytes of a `.safetensors` file to those of a container.
 
-    The same bytes as `compress_file` writes, with the same parameters.
+    Parameters
+    ----------
+    data : buffer
+        The file.
+    effort, threads, progress, fallback
+        As `compress_file`.
+
+    Returns
+    -------
+    bytes
+        The same as `compress_file` writes.
+
+    Raises
+    ------
+    FormatError
+        As `compress_file`.
 
     Examples
     --------
@@ -200,12 +233,34 @@ def decompress_bytes(
 ) -> bytes:
     """Restore the bytes of the `.safetensors` file that a container in memory holds.
 
+    Parameters
+    ----------
+    blob : buffer
+        The container.
+    threads, progress
+        As `compress_file`.
+    limits : Limits, optional
+        What may be allocated because the container says so.
+
+    Returns
+    -------
+    bytes
+        The file.
+
     Raises
     ------
     FormatError
         If `blob` is neither a container nor a frame, or damaged.
     LimitError
         If the file or the index is larger than `limits` allow.
+
+    Examples
+    --------
+    >>> from z4ai.safetensors import compress_bytes, decompress_bytes
+    >>> with open("model.safetensors", "rb") as file:
+    ...     data = file.read()
+    >>> decompress_bytes(compress_bytes(data)) == data
+    True
     """
     limits = resolve_limits(limits)
     plan = _plan_restore(source_of_buffer(blob), limits)
@@ -285,6 +340,13 @@ def load_numpy(
         If a tensor's dtype has no NumPy form: use `ZstnReader.read_raw`.
     FormatError, LimitError, OSError
         As `ZstnReader.open` and `ZstnReader.read_numpy`.
+
+    Examples
+    --------
+    >>> from z4ai.safetensors import compress_file, load_numpy
+    >>> _ = compress_file("model.safetensors", "model.zstn")
+    >>> {name: array.shape for name, array in load_numpy("model.zstn").items()}
+    {'encoder.weight': (64, 64), 'encoder.bias': (64,)}
     """
     with ZstnReader.open(file, threads=threads, limits=limits) as reader:
         return {name: reader.read_numpy(name) for name in reader}
@@ -292,6 +354,11 @@ def load_numpy(
 
 def read_header(file: Path | BinaryIO) -> Header:
     """Read the header of a plain `.safetensors` file, and check it as `compress_file` does.
+
+    Parameters
+    ----------
+    file : path-like or seekable binary file object
+        The file.
 
     Returns
     -------
@@ -303,6 +370,13 @@ def read_header(file: Path | BinaryIO) -> Header:
     ------
     FormatError
         If safetensors would refuse the file.
+
+    Examples
+    --------
+    >>> from z4ai.safetensors import read_header
+    >>> header = read_header("model.safetensors")
+    >>> header.metadata, header.tensors[1].name, header.tensors[1].nbytes
+    ({'format': 'pt'}, 'encoder.bias', 256)
     """
     source = open_source(file)
     try:

@@ -133,6 +133,17 @@ def decompress_stream(
     FormatError
         If the frame is truncated, corrupt, or of another version. The chunks before the damage
         have been written then.
+    LimitError
+        If its tables are larger than `limits` allow.
+
+    Examples
+    --------
+    >>> import io, z4ai
+    >>> back = io.BytesIO()
+    >>> z4ai.decompress_stream(io.BytesIO(z4ai.compress(b"weights")), back)
+    7
+    >>> back.getvalue()
+    b'weights'
     """
     limits = resolve_limits(limits)
     source = _Source(src)

@@ -86,6 +86,14 @@ class ZstnReader:
             If its index is larger than `limits` allow.
         OSError
             If it cannot be read.
+
+        Examples
+        --------
+        >>> from z4ai.safetensors import ZstnReader, compress_file
+        >>> _ = compress_file("model.safetensors", "model.zstn")
+        >>> with open("model.zstn", "rb") as file, ZstnReader.open(file) as reader:
+        ...     len(reader), reader.metadata(), reader.frame_size("encoder.bias") < 256
+        (2, {'format': 'pt'}, True)
         """
         source = open_source(file)
         try:
@@ -98,7 +106,24 @@ class ZstnReader:
     def from_bytes(
         cls, data: Any, *, limits: Limits | None = None, threads: int | None = None
     ) -> ZstnReader:
-        """Open a container that lies in memory; nothing is copied. As `open`."""
+        """Open a container that lies in memory; nothing is copied.
+
+        Parameters
+        ----------
+        data : buffer
+            The container.
+        limits, threads
+            As `open`, which raises the same errors.
+
+        Examples
+        --------
+        >>> import io, numpy as np
+        >>> from z4ai.safetensors import ZstnReader, save_numpy
+        >>> file = io.BytesIO()
+        >>> _ = save_numpy({"w": np.zeros((2, 2), np.int8)}, file)
+        >>> "w" in ZstnReader.from_bytes(file.getvalue())
+        True
+        """
         return cls(source_of_buffer(data), limits, threads)
 
     def close(self) -> None:
@@ -215,6 +240,14 @@ class ZstnReader:
             If the tensor is damaged.
         LimitError
             If it is larger than `limits` allow.
+
+        Examples
+        --------
+        >>> from z4ai.safetensors import ZstnReader, compress_file
+        >>> _ = compress_file("model.safetensors", "model.zstn")
+        >>> with ZstnReader.open("model.zstn") as reader:
+        ...     reader.read_numpy("encoder.weight")[0, :2]
+        array([-0.5       , -0.49975586], dtype=float32)
         """
         tensor, location = self._tensor(name)
         dtype = _numpy_dtype_of(tensor)
@@ -248,6 +281,15 @@ class ZstnReader:
             If it is larger than `limits` allow, and has no `out`.
         ValueError
             If `out` is too small or read-only; nothing is written then.
+
+        Examples
+        --------
+        >>> from z4ai.safetensors import ZstnReader, compress_file
+        >>> _ = compress_file("model.safetensors", "model.zstn")
+        >>> out = bytearray(256)
+        >>> with ZstnReader.open("model.zstn") as reader:
+        ...     reader.read_raw("encoder.bias", out) == reader.read_raw("encoder.bias")
+        True
         """
         tensor, location = self._tensor(name)
         nbytes = tensor.nbytes
@@ -288,6 +330,15 @@ class ZstnReader:
             If the index does not fit the shape, or is no basic one.
         KeyError, TypeError, FormatError, LimitError
             As `read_numpy`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from z4ai.safetensors import ZstnReader, compress_file
+        >>> _ = compress_file("model.safetensors", "model.zstn")
+        >>> with ZstnReader.open("model.zstn") as reader:
+        ...     reader.read_slice("encoder.weight", np.s_[-4:, ::16]).shape
+        (4, 4)
         """
         tensor, location = self._tensor(name)
         dtype = _numpy_dtype_of(tensor)
@@ -317,7 +368,14 @@ class ZstnReader:
         Raises
         ------
         FormatError
-            If anything is damaged.
+            If anything is damaged; `tensor` names the first one.
+
+        Examples
+        --------
+        >>> from z4ai.safetensors import ZstnReader, compress_file
+        >>> _ = compress_file("model.safetensors", "model.zstn")
+        >>> with ZstnReader.open("model.zstn") as reader:
+        ...     reader.verify()
         """
         container = self._open_container()
         once = {(*location, tensor.nbytes): k for k, (tensor, location) in _pairs(container)}

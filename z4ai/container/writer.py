@@ -160,6 +160,13 @@ class ZstnWriter:
         ------
         ValueError
             If dtype and shape do not give that number of bytes, or as `add`.
+
+        Examples
+        --------
+        >>> import io
+        >>> from z4ai.safetensors import ZstnWriter
+        >>> with ZstnWriter(io.BytesIO()) as writer:
+        ...     writer.add_raw("packed", bytes(16), "F4", (4, 8))
         """
         content = bytes_of(data)
         extents = tuple(int(n) for n in shape)
