@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+
+import z4ai
+from z4ai._fast import _threads
+from z4ai.codecs import zstd
 
 # The signal is sent from a thread of the same process while the call is inside the kernels, a tenth
 # of the call's own time after it began. A busy machine may delay that thread past the end of the
@@ -70,3 +78,33 @@ def test_an_interrupted_call_ends_within_a_second(
     finished, latency = found["attempts"][-1]
     assert not finished, f"no attempt met the call before its end: {found}"
     assert latency < 1, found
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals between threads here")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_slow_library_does_not_keep_ctrl_c_waiting(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, done = threading.Event(), threading.Event()
+
+    def encode(content: memoryview, level: int) -> bytes:
+        busy.set()
+        done.wait(20)
+        return bytes(content)
+
+    def send() -> None:
+        busy.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(zstd, "encode", encode)
+    sender = threading.Thread(target=send)
+    sender.start()
+    start = time.perf_counter()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            z4ai.compress(bytes(20 << 20), effort="max", threads=threads)
+        assert time.perf_counter() - start < 5
+        assert _threads.in_use() == 0
+    finally:
+        done.set()
+        sender.join()

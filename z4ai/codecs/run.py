@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["decode_run", "encode_bound", "encode_library_run", "encode_run"]
 
 _CORRUPT, _TRUNCATED, _UNSUPPORTED, _CAPACITY, _CHECKSUM = -1, -2, -3, -4, -5
+# From this level of the Zstandard library on, a chunk may take seconds.
+_SLOW_LEVEL = 10
 _WHY = {
     _CORRUPT: "breaks the rules of its codec",
     _TRUNCATED: "ends early",
@@ -67,7 +69,9 @@ def encode_library_run(
             return STORE, chunk, checksum
         return ZSTD, np.frombuffer(best, np.uint8), checksum
 
-    for job, (codec, stream, checksum) in zip(jobs, _map(encode_one, jobs, threads), strict=True):
+    slow = max(levels, default=0) >= _SLOW_LEVEL
+    encoded = _map(encode_one, jobs, threads, slow=slow)
+    for job, (codec, stream, checksum) in zip(jobs, encoded, strict=True):
         begin = offset + int(job["lead"])
         at = begin + gap + gap_stream
         out[at : at + len(stream)] = stream
@@ -178,15 +182,24 @@ def _decode_by_library(
 
 
 def _map(
-    function: Callable[[Any], Any], items: Iterable[Any], threads: int | None
+    function: Callable[[Any], Any], items: Iterable[Any], threads: int | None, *, slow: bool = False
 ) -> Iterator[Any]:
-    """Map in order; on a bounded pool where the library's work can overlap."""
+    """Map in order; on a bounded pool where the library's work can overlap.
+
+    `slow`: one call may take longer than Ctrl-C may wait, so even a single thread is another one.
+    """
     items = list(items)
     with _threads.lease(threads, len(items)) as n_threads:
-        if n_threads <= 1:
+        if n_threads <= 1 and not slow:
             yield from map(function, items)
             return
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to import, rare
 
-        with ThreadPoolExecutor(n_threads) as pool:
+        pool = ThreadPoolExecutor(n_threads)
+        try:
             yield from pool.map(function, items)
+        except BaseException:
+            # What the threads are at they finish, for nobody: the library cannot be stopped.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
