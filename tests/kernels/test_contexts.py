@@ -326,6 +326,52 @@ def test_size_against_the_entropy(count: int, allowed: float) -> None:
     assert entropy < size <= entropy * (1 + allowed), f"{size} bytes, entropy {entropy:.0f}"
 
 
+# --- rare symbols ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [5000, 70000, 1 << 18])
+def test_rare_symbols_there_and_back(n: int) -> None:
+    symbols, context = make("weights", n, 2, 13)
+    counts = count_by_context(symbols, context, 2)
+    rare = contexts.rare_symbols(counts)
+    assert rare == reference.rare_symbols(counts.tolist())
+    assert (len(rare) > 1) == (n > 5000)
+    if not rare:
+        return
+    parted = symbols.copy()
+    rest = contexts.set_apart(parted, rare)
+    assert (parted.tobytes(), rest) == reference.set_apart(symbols.tobytes(), rare)
+    assert reference.put_back(parted.tobytes(), rare[0], rest) == symbols.tobytes()
+    whole, tiles, taken = parted.copy(), parted.copy(), 0
+    assert contexts.put_back(whole, rare[0], rest) == len(rest)
+    assert whole.tobytes() == symbols.tobytes()
+    for at in range(0, n, 4111):
+        taken += contexts.put_back(tiles[at : at + 4111], rare[0], rest[taken:])
+    assert taken == len(rest)
+    assert tiles.tobytes() == symbols.tobytes()
+    with pytest.raises(contexts.ContextsError):
+        contexts.put_back(parted.copy(), rare[0], rest[:-1])
+    with pytest.raises(ValueError, match="corrupt"):
+        reference.put_back(parted.tobytes(), rare[0], rest[:-1])
+
+
+def test_rare_symbols_coded_apart_reach_the_entropy() -> None:
+    """Every exponent as it comes: within 0.1 % of the entropy, where one table alone is not."""
+    n = 1 << 22
+    symbols, context = make("weights", n, 1, 14)
+    counts = count_by_context(symbols, context, 1)
+    share = counts[counts > 0] / n
+    entropy = -(share * np.log2(share)).sum() * n / 8
+    alone = contexts.write_tables(counts)[1] / 2048
+    assert alone > entropy * 1.001
+    rest = np.frombuffer(contexts.set_apart(symbols, contexts.rare_symbols(counts)), np.uint8)
+    size = 0
+    for part in (symbols, rest):
+        tables, _ = contexts.write_tables(count_by_context(part, np.zeros(len(part)), 1))
+        size += len(tables) + len(contexts.encode(part, None, contexts.read_tables(tables)))
+    assert entropy < size <= entropy * 1.001, f"{size} bytes, entropy {entropy:.0f}"
+
+
 # --- the page -------------------------------------------------------------------------------------
 
 

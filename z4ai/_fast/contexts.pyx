@@ -57,6 +57,11 @@ cdef extern from "z4_rans.h" nogil:
     size_t z4_rans_model_write(const z4_rans_model *m, uint8_t *dst, size_t capacity) noexcept
     int z4_rans_model_read(const uint8_t *src, size_t nbytes, z4_rans_model *m) noexcept
     void z4_rans_model_freqs(const z4_rans_model *m, unsigned context, uint16_t *freqs) noexcept
+    int z4_rans_rare(const uint32_t (*counts)[256], unsigned count, uint8_t *rare) noexcept
+    size_t z4_rans_set_apart(uint8_t *symbols, size_t n, const uint8_t *rare, uint8_t escape,
+                             uint8_t *rest) noexcept
+    ptrdiff_t z4_rans_put_back(uint8_t *symbols, size_t n, uint8_t escape, const uint8_t *rest,
+                               size_t n_rest) noexcept
 
 CORRUPT = Z4_CORRUPT
 TRUNCATED = Z4_TRUNCATED
@@ -263,6 +268,72 @@ def read_tables(const uint8_t[::1] src) -> np.ndarray:
         return freqs
     finally:
         free(model)
+
+
+def rare_symbols(const uint32_t[:, ::1] counts) -> list:
+    """Return the symbols rarer than 1/4096 over all contexts; none if there is only one.
+
+    The lowest is the escape: see `set_apart`.
+    """
+    cdef unsigned count = _check_rows(counts.shape[0], counts.shape[1])
+    cdef uint8_t rare[256]
+    if z4_rans_rare(<const uint32_t (*)[256]> &counts[0, 0], count, rare) < 0:
+        return []
+    return [s for s in range(256) if rare[s]]
+
+
+def set_apart(uint8_t[::1] symbols, rare) -> bytes:
+    """Put the lowest of ``rare`` in the place of each of them, and return these in order.
+
+    Parameters
+    ----------
+    symbols : contiguous writable buffer of bytes
+    rare : sequence of int
+        Two symbols at least, rising.
+    """
+    cdef uint8_t marks[256]
+    cdef size_t n = <size_t> symbols.shape[0], k
+    cdef uint8_t *p = &symbols[0] if n > 0 else NULL
+    cdef uint8_t *rest
+    cdef uint8_t escape
+    for s in range(256):
+        marks[s] = s in rare
+    if len(rare) < 2:
+        raise ValueError(f"{len(rare)} rare symbols, expected two at least")
+    escape = min(rare)
+    rest = <uint8_t *> malloc(n + 1)
+    if rest == NULL:
+        raise MemoryError
+    try:
+        with nogil:
+            k = z4_rans_set_apart(p, n, marks, escape, rest)
+        return PyBytes_FromStringAndSize(<char *> rest, <Py_ssize_t> k)
+    finally:
+        free(rest)
+
+
+def put_back(uint8_t[::1] symbols, uint8_t escape, const uint8_t[::1] rest) -> int:
+    """Undo `set_apart`: every escape becomes the next of ``rest``.
+
+    Returns
+    -------
+    int
+        How many of ``rest`` were taken.
+
+    Raises
+    ------
+    ContextsError
+        ``CORRUPT`` if there are more escapes.
+    """
+    cdef size_t n = <size_t> symbols.shape[0], n_rest = <size_t> rest.shape[0]
+    cdef uint8_t *p = &symbols[0] if n > 0 else NULL
+    cdef const uint8_t *r = &rest[0] if n_rest > 0 else NULL
+    cdef ptrdiff_t taken
+    with nogil:
+        taken = z4_rans_put_back(p, n, escape, r, n_rest)
+    if taken < 0:
+        raise ContextsError(taken)
+    return taken
 
 
 def encode(

@@ -227,6 +227,30 @@ def read_tables(data: bytes) -> list[list[int]]:
     return [freqs_of(row, precision) for row in levels]
 
 
+# --- rare symbols ---------------------------------------------------------------------------------
+
+
+def rare_symbols(counts: Sequence[Sequence[int]]) -> list[int]:
+    """Return the symbols that an encoder codes apart; none if there is only one."""
+    sums = [sum(row[s] for row in counts) for s in range(256)]
+    rare = [s for s in range(256) if 0 < sums[s] < sum(sums) // TOTAL]
+    return rare if len(rare) > 1 else []
+
+
+def set_apart(symbols: bytes, rare: Sequence[int]) -> tuple[bytes, bytes]:
+    """Return the symbols with an escape for each rare one, and the rare ones."""
+    rest = bytes(s for s in symbols if s in rare)
+    return bytes(min(rare) if s in rare else s for s in symbols), rest
+
+
+def put_back(symbols: bytes, escape: int, rest: bytes) -> bytes:
+    """Undo `set_apart`."""
+    if symbols.count(escape) != len(rest):
+        raise ValueError("corrupt: escapes and rare symbols differ in number")
+    following = iter(rest)
+    return bytes(next(following) if s == escape else s for s in symbols)
+
+
 # --- symbols --------------------------------------------------------------------------------------
 
 

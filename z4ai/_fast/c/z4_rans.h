@@ -1,7 +1,8 @@
 /* z4_rans.h -- byte symbols under static tables, each chosen by a context that the decoder knows.
  *
- * Tables:   z4_rans_normalise(), z4_rans_check(), z4_rans_cost(): z4_rans_tables.h. How the tables of a
- *           stream are written and read: z4_rans_model.h. To code with them, one call a context:
+ * Tables:   z4_rans_normalise(), z4_rans_check(), z4_rans_cost(): z4_rans_tables.h. How the tables of
+ *           a stream are written and read: z4_rans_model.h. Symbols too rare for them: z4_rans_rare.h.
+ *           To code with tables, one call a context:
  *           z4_rans_table_build(freqs, tables + 4096 * context): for the decoder
  *           z4_rans_codes_build(freqs, codes + 256 * context, reciprocals + 256 * context)
  * Encode:   size = z4_rans_encode(impl, symbols, contexts, n, codes, dst, capacity)
@@ -10,14 +11,15 @@
  *           a frequency. All of dst may be scribbled on.
  * Decode:   z4_rans_begin(), then z4_rans_next() for as many symbols as the stream has, then
  *           z4_rans_end(); or z4_rans_decode() for all of it.
- *           begin: Z4_OK, Z4_TRUNCATED (no room for the states), Z4_CORRUPT (an odd size, or a state out of
- *           range). `tables` must have been built, all of them; it is trusted.
+ *           begin: Z4_OK, Z4_TRUNCATED (no room for the states), Z4_CORRUPT (an odd size, or a
+ *           state out of range). `tables` must have been built, all of them; it is trusted.
  *           next: the next m symbols into dst, m a multiple of 64 unless they are the last: Z4_OK,
- *           Z4_TRUNCATED when the words run out, Z4_CORRUPT for more symbols than are left, or a context
- *           that is not below count: contexts are checked here. Writes nothing but dst[0, m), reads
- *           nothing outside src and contexts[0, m). After an error the decoder must not be used again.
- *           end: Z4_OK when all symbols have been read, all words used, and all states are at rest; else
- *           Z4_CORRUPT.
+ *           Z4_TRUNCATED when the words run out, Z4_CORRUPT for more symbols than are left, or a
+ *           context that is not below count: contexts are checked here. Writes nothing but
+ *           dst[0, m), reads nothing outside src and contexts[0, m). After an error the decoder must
+ *           not be used again.
+ *           end: Z4_OK when all symbols have been read, all words used, and all states are at rest;
+ *           else Z4_CORRUPT.
  * contexts: one a symbol; of one table (count 1) none are read, and NULL will do.
  * Variants: z4_rans_pick(isa). All give the same bytes and the same statuses.
  *
@@ -27,6 +29,7 @@
 
 #include "z4_rans_avx512.h"
 #include "z4_rans_model.h"
+#include "z4_rans_rare.h"
 #include "z4_rans_scalar.h"
 
 static const z4_rans_impl Z4_RANS[] = {

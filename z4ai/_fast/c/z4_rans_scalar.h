@@ -18,8 +18,8 @@ Z4_INLINE uint32_t z4_rans_step(uint32_t x, uint32_t e)
     return (e >> 8 & 0xfff) * (x >> Z4_RANS_BITS) + (e >> 20);
 }
 
-/* n, the lanes, and with_contexts are constants at each call that matters. Words are 2 bytes and a symbol takes one at most:
- * Z4_RANS_ROOM bytes suffice for any n. */
+/* n, the lanes, and with_contexts are constants at each call that matters. Words are 2 bytes and a
+ * symbol takes one at most: Z4_RANS_ROOM bytes suffice for any n. */
 Z4_INLINE void z4_rans_read_body(z4_rans_reading *r, unsigned n, int with_contexts)
 {
     const uint32_t *Z4_RESTRICT tables = r->tables;

@@ -1,4 +1,4 @@
-/* z4_rans_types.h -- what tables, encoder, decoder and the list of variants of the context coder share. */
+/* z4_rans_types.h -- what the parts of the context coder share. */
 #ifndef Z4_RANS_TYPES_H
 #define Z4_RANS_TYPES_H
 
