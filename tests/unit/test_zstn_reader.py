@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import mmap
 import os
 import struct
 import threading
@@ -223,6 +224,20 @@ def test_a_closed_reader_is_a_value_error(path: Path) -> None:
             with pytest.raises(ValueError, match="closed"):
                 use()
         assert repr(reader).startswith("<ZstnReader: closed")
+
+
+def test_a_closed_reader_lets_go_of_the_memory(path: Path) -> None:
+    packed = bytearray(PACKED)
+    with ZstnReader.from_bytes(packed) as reader:
+        kept = reader.read_numpy("fp32")
+        with pytest.raises(BufferError):
+            packed.clear()
+    packed.clear()
+    assert kept.shape == SHAPE
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        reader = ZstnReader.from_bytes(mapped)
+        reader.verify()
+        reader.close()
 
 
 def test_a_file_object_stays_open_and_a_path_does_not_leak(path: Path) -> None:

@@ -66,6 +66,7 @@ class TensorDecoder:
         done: Callable[[int], None] | None = None,
     ) -> None:
         self._source = source
+        self._memory = source.memory
         self._limits = limits
         self._threads = threads
         self._done = done
@@ -98,7 +99,7 @@ class TensorDecoder:
                 raise CorruptError(msg, tensor=tensors[k - 1].name)
 
     def _choose_wave(self, sink: Sink) -> None:
-        in_place = self._source.memory is not None and sink.in_place
+        in_place = self._memory is not None and sink.in_place
         self._wave = IN_PLACE_WAVE_NBYTES if in_place else wave_nbytes(self._threads)
 
     def _wave_end(
@@ -158,9 +159,9 @@ class TensorDecoder:
         self, tensors: Sequence[Tensor], locations: Sequence[Location]
     ) -> tuple[list[_Item], memoryview]:
         """Bring the frames of a wave into memory; neighbours by one read."""
-        if self._source.memory is not None:
+        if self._memory is not None:
             items = [_Item(t, at, n, at) for t, (at, n, _) in zip(tensors, locations, strict=True)]
-            return items, self._source.memory.data
+            return items, self._memory.data
         buffer = self._encoded.take(sum(nbytes for _, nbytes, _ in locations)).data
         items = []
         fill = 0
@@ -264,8 +265,8 @@ class TensorDecoder:
         content: NDArray[np.uint8],
     ) -> None:
         begin, end = int(index.offsets[first]), int(index.offsets[last])
-        if self._source.memory is not None:
-            encoded, base = self._source.memory.data, offset
+        if self._memory is not None:
+            encoded, base = self._memory.data, offset
         else:
             encoded = read(self._source, offset + begin, end - begin, self._encoded)
             base = -begin

@@ -46,7 +46,7 @@ class Source(Protocol):
     nbytes : int
         How many there are.
     memory : ndarray of uint8 or None
-        All of them, where they lie in memory.
+        All of them, where they lie in memory; None after `close`, so it is asked once and kept.
     """
 
     nbytes: int
@@ -61,10 +61,11 @@ class Source(Protocol):
 
 def read(source: Source, offset: int, nbytes: int, scratch: Scratch | None = None) -> memoryview:
     """Return a range: a view if it lies in memory, else read into `scratch` or a fresh buffer."""
-    if source.memory is not None:
+    memory = source.memory
+    if memory is not None:
         if offset + nbytes > source.nbytes:
             raise _ends_early(source.nbytes, offset + nbytes)
-        return source.memory[offset : offset + nbytes].data
+        return memory[offset : offset + nbytes].data
     out = np.empty(nbytes, np.uint8) if scratch is None else scratch.take(nbytes)
     source.read_into(offset, out.data)
     return out.data
@@ -121,9 +122,14 @@ class _BufferSource(_Open):
 
     def read_into(self, offset: int, out: memoryview) -> None:
         with self._reading():
-            if self.memory is None or offset + len(out) > self.nbytes:
+            memory = self.memory
+            if memory is None or offset + len(out) > self.nbytes:
                 raise _ends_early(self.nbytes, offset + len(out))
-            out[:] = self.memory[offset : offset + len(out)].data
+            out[:] = memory[offset : offset + len(out)].data
+
+    def _release(self) -> None:
+        # So that a map or a bytearray can be closed or resized again; who reads has its own view.
+        self.memory = None
 
 
 class _FileSource(_Open):
