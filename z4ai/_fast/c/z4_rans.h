@@ -1,13 +1,12 @@
 /* z4_rans.h -- byte symbols under static tables, each chosen by a context that the decoder knows.
  *
- * Tables:   z4_rans_normalise(), z4_rans_check(), z4_rans_cost(): z4_rans_tables.h. How the tables of
- *           a stream are written and read: z4_rans_model.h. Symbols too rare for them: z4_rans_rare.h.
- *           To code with tables, one call a context:
- *           z4_rans_table_build(freqs, tables + 4096 * context): for the decoder
- *           z4_rans_codes_build(freqs, codes + 256 * context, reciprocals + 256 * context)
+ * Tables:   z4_rans_normalise(), z4_rans_check(), z4_rans_cost(): z4_rans_tables.h. How the tables
+ * of a stream are written and read: z4_rans_model.h. Symbols too rare for them: z4_rans_rare.h. To
+ * code with tables, one call a context: z4_rans_table_build(freqs, tables + 4096 * context): for
+ * the decoder z4_rans_codes_build(freqs, codes + 256 * context, reciprocals + 256 * context)
  * Encode:   size = z4_rans_encode(impl, symbols, contexts, n, codes, dst, capacity)
- *           Z4_CAPACITY: never when capacity is at least z4_rans_bound(n), nor when it exceeds the size
- *           by Z4_RANS_ROOM. Z4_CORRUPT: a context that is not below codes->count, or a symbol without
+ *           Z4_CAPACITY: never when capacity is at least z4_rans_bound(n), nor when it exceeds the
+ * size by Z4_RANS_ROOM. Z4_CORRUPT: a context that is not below codes->count, or a symbol without
  *           a frequency. All of dst may be scribbled on.
  * Decode:   z4_rans_begin(), then z4_rans_next() for as many symbols as the stream has, then
  *           z4_rans_end(); or z4_rans_decode() for all of it.
@@ -16,12 +15,11 @@
  *           next: the next m symbols into dst, m a multiple of 64 unless they are the last: Z4_OK,
  *           Z4_TRUNCATED when the words run out, Z4_CORRUPT for more symbols than are left, or a
  *           context that is not below count: contexts are checked here. Writes nothing but
- *           dst[0, m), reads nothing outside src and contexts[0, m). After an error the decoder must
- *           not be used again.
- *           end: Z4_OK when all symbols have been read, all words used, and all states are at rest;
- *           else Z4_CORRUPT.
- * contexts: one a symbol; of one table (count 1) none are read, and NULL will do.
- * Variants: z4_rans_pick(isa). All give the same bytes and the same statuses.
+ *           dst[0, m), reads nothing outside src and contexts[0, m). After an error the decoder
+ * must not be used again. end: Z4_OK when all symbols have been read, all words used, and all
+ * states are at rest; else Z4_CORRUPT. contexts: one a symbol; of one table (count 1) none are
+ * read, and NULL will do. Variants: z4_rans_pick(isa). All give the same bytes and the same
+ * statuses.
  *
  * src and dst must not overlap. Nothing is allocated; the decoder is the caller's. */
 #ifndef Z4_RANS_H
@@ -66,8 +64,8 @@ static inline size_t z4_rans_bound(size_t n)
 }
 
 static inline ptrdiff_t z4_rans_encode(const z4_rans_impl *impl, const uint8_t *symbols,
-                                       const uint8_t *contexts, size_t n, const z4_rans_codes *codes,
-                                       uint8_t *dst, size_t capacity)
+                                       const uint8_t *contexts, size_t n,
+                                       const z4_rans_codes *codes, uint8_t *dst, size_t capacity)
 {
     const unsigned lanes = z4_rans_lanes(n), rest = (unsigned)(n % lanes);
     uint32_t state[Z4_RANS_LANES], least = Z4_RANS_TOTAL;
@@ -137,8 +135,8 @@ static inline int z4_rans_begin(z4_rans_decoder *d, const uint8_t *src, size_t n
 }
 
 /* Go on from a copy of the last words. Zeros follow them, so that the loops need not look where the
- * words end: a group that began before the end stays within the copy, and who ran past it is found out
- * afterwards. */
+ * words end: a group that began before the end stays within the copy, and who ran past it is found
+ * out afterwards. */
 static inline void z4_rans_to_tail(z4_rans_decoder *d)
 {
     size_t left = (size_t)(d->end - d->in); /* less than Z4_RANS_ROOM */
@@ -150,8 +148,8 @@ static inline void z4_rans_to_tail(z4_rans_decoder *d)
     d->in_tail = 1;
 }
 
-static inline int z4_rans_next(const z4_rans_impl *impl, z4_rans_decoder *d, const uint8_t *contexts,
-                               size_t m, uint8_t *dst)
+static inline int z4_rans_next(const z4_rans_impl *impl, z4_rans_decoder *d,
+                               const uint8_t *contexts, size_t m, uint8_t *dst)
 {
     z4_rans_reading r;
     unsigned rest;

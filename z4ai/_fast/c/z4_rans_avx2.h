@@ -13,16 +13,16 @@
 #define Z4_RANS_AVX2 Z4_TARGET_AVX2 static inline __attribute__((always_inline))
 
 /* Place of each lane among the lanes of mask m, for all m: where its word stands. */
-#define Z4_RANS_BELOW(m, i) (((m) & 1 && i > 0) + ((m) >> 1 & (i > 1)) + ((m) >> 2 & (i > 2)) + \
-                             ((m) >> 3 & (i > 3)) + ((m) >> 4 & (i > 4)) + ((m) >> 5 & (i > 5)) + \
-                             ((m) >> 6 & (i > 6)))
-#define Z4_RANS_ROW(m)                                                                            \
-    {Z4_RANS_BELOW(m, 0), Z4_RANS_BELOW(m, 1), Z4_RANS_BELOW(m, 2), Z4_RANS_BELOW(m, 3),          \
+#define Z4_RANS_BELOW(m, i)                                                                        \
+    (((m) & 1 && i > 0) + ((m) >> 1 & (i > 1)) + ((m) >> 2 & (i > 2)) + ((m) >> 3 & (i > 3)) +     \
+     ((m) >> 4 & (i > 4)) + ((m) >> 5 & (i > 5)) + ((m) >> 6 & (i > 6)))
+#define Z4_RANS_ROW(m)                                                                             \
+    {Z4_RANS_BELOW(m, 0), Z4_RANS_BELOW(m, 1), Z4_RANS_BELOW(m, 2), Z4_RANS_BELOW(m, 3),           \
      Z4_RANS_BELOW(m, 4), Z4_RANS_BELOW(m, 5), Z4_RANS_BELOW(m, 6), Z4_RANS_BELOW(m, 7)}
 #define Z4_RANS_ROWS4(m) Z4_RANS_ROW(m), Z4_RANS_ROW(m + 1), Z4_RANS_ROW(m + 2), Z4_RANS_ROW(m + 3)
-#define Z4_RANS_ROWS16(m)                                                                         \
+#define Z4_RANS_ROWS16(m)                                                                          \
     Z4_RANS_ROWS4(m), Z4_RANS_ROWS4(m + 4), Z4_RANS_ROWS4(m + 8), Z4_RANS_ROWS4(m + 12)
-#define Z4_RANS_ROWS64(m)                                                                         \
+#define Z4_RANS_ROWS64(m)                                                                          \
     Z4_RANS_ROWS16(m), Z4_RANS_ROWS16(m + 16), Z4_RANS_ROWS16(m + 32), Z4_RANS_ROWS16(m + 48)
 static const uint8_t Z4_RANS_PLACES[256][8] = {Z4_RANS_ROWS64(0), Z4_RANS_ROWS64(64),
                                                Z4_RANS_ROWS64(128), Z4_RANS_ROWS64(192)};
@@ -60,7 +60,8 @@ Z4_RANS_AVX2 __m256i z4_rans_lookup8(const uint32_t *t, __m256i index)
 /* n: vectors, a constant at each call. */
 Z4_RANS_AVX2 void z4_rans_read_body_avx2(z4_rans_reading *r, int n, int with_contexts)
 {
-    const __m256i slots = _mm256_set1_epi32(Z4_RANS_TOTAL - 1), low = _mm256_set1_epi32(Z4_RANS_LOW);
+    const __m256i slots = _mm256_set1_epi32(Z4_RANS_TOTAL - 1),
+                  low = _mm256_set1_epi32(Z4_RANS_LOW);
     const __m256i byte = _mm256_set1_epi32(0xff);
     const uint8_t *in = r->in, *limit = r->limit, *contexts = r->contexts;
     uint8_t *dst = r->dst;
@@ -75,7 +76,8 @@ Z4_RANS_AVX2 void z4_rans_read_body_avx2(z4_rans_reading *r, int n, int with_con
             __m256i x = state[j], index = _mm256_and_si256(x, slots), taken, words;
             unsigned mask;
             if (with_contexts) {
-                __m256i c = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(contexts + 8 * j)));
+                __m256i c =
+                    _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(contexts + 8 * j)));
                 index = _mm256_or_si256(index, _mm256_slli_epi32(c, Z4_RANS_BITS));
             }
             e[j] = z4_rans_lookup8(r->tables, index);
@@ -85,23 +87,26 @@ Z4_RANS_AVX2 void z4_rans_read_body_avx2(z4_rans_reading *r, int n, int with_con
             taken = _mm256_cmpgt_epi32(low, x); /* below 2^31, so the sign is no matter */
             mask = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(taken));
             words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)in));
-            words = _mm256_permutevar8x32_epi32(
-                words, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)Z4_RANS_PLACES[mask])));
-            state[j] = _mm256_blendv_epi8(x, _mm256_or_si256(_mm256_slli_epi32(x, 16), words), taken);
+            words = _mm256_permutevar8x32_epi32(words, _mm256_cvtepu8_epi32(_mm_loadl_epi64(
+                                                           (const __m128i *)Z4_RANS_PLACES[mask])));
+            state[j] =
+                _mm256_blendv_epi8(x, _mm256_or_si256(_mm256_slli_epi32(x, 16), words), taken);
             in += 2 * _mm_popcnt_u32(mask);
         }
         for (int j = 0; j < n; j += 2) {
-            __m256i pair = _mm256_packus_epi32(_mm256_and_si256(e[j], byte),
-                                               _mm256_and_si256(e[j + 1], byte));
+            __m256i pair =
+                _mm256_packus_epi32(_mm256_and_si256(e[j], byte), _mm256_and_si256(e[j + 1], byte));
             e[j / 2] = _mm256_permute4x64_epi64(pair, 0xd8); /* 16 words in order */
         }
         if (n == 2) {
             __m256i last = _mm256_packus_epi16(e[0], e[0]);
-            _mm_storeu_si128((__m128i *)dst, _mm256_castsi256_si128(_mm256_permute4x64_epi64(last, 0x08)));
+            _mm_storeu_si128((__m128i *)dst,
+                             _mm256_castsi256_si128(_mm256_permute4x64_epi64(last, 0x08)));
         } else {
             for (int j = 0; j < n / 2; j += 2)
-                _mm256_storeu_si256((__m256i *)(dst + 16 * j),
-                                    _mm256_permute4x64_epi64(_mm256_packus_epi16(e[j], e[j + 1]), 0xd8));
+                _mm256_storeu_si256(
+                    (__m256i *)(dst + 16 * j),
+                    _mm256_permute4x64_epi64(_mm256_packus_epi16(e[j], e[j + 1]), 0xd8));
         }
         dst += 8 * n;
         if (with_contexts)
@@ -131,13 +136,14 @@ Z4_TARGET_AVX2 static inline void z4_rans_read_avx2(z4_rans_reading *r, unsigned
 
 /* ---- encoder ---- */
 
-/* Just below 1, so that an estimate of x / f never exceeds it: it is made by three roundings, each off
- * by 2^-23 at most in any rounding mode. x / f is below 2^19 and the estimate short by less than
- * 2^19 (2^-21 + 3 2^-23) < 1/2: its integer part is right or one too small. */
+/* Just below 1, so that an estimate of x / f never exceeds it: it is made by three roundings, each
+ * off by 2^-23 at most in any rounding mode. x / f is below 2^19 and the estimate short by less
+ * than 2^19 (2^-21 + 3 2^-23) < 1/2: its integer part is right or one too small. */
 #define Z4_RANS_SHORT 0x1.fffffp-1f /* 1 - 2^-21 */
 
 /* Codes of eight symbols; contexts NULL: one table. */
-Z4_RANS_AVX2 __m256i z4_rans_codes8(const uint32_t *codes, const uint8_t *s, const uint8_t *contexts)
+Z4_RANS_AVX2 __m256i z4_rans_codes8(const uint32_t *codes, const uint8_t *s,
+                                    const uint8_t *contexts)
 {
     uint16_t k[8];
     __m128i both;
@@ -166,8 +172,9 @@ Z4_RANS_AVX2 void z4_rans_write_body_avx2(z4_rans_writing *w, int n, int with_co
 {
     const __m256i twelve = _mm256_set1_epi32(Z4_RANS_TOTAL - 1);
     const __m256i total = _mm256_set1_epi32(Z4_RANS_TOTAL);
-    const __m256i words = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, 0,
-                                           1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i words =
+        _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, 0, 1, 4, 5, 8, 9,
+                         12, 13, -1, -1, -1, -1, -1, -1, -1, -1);
     const __m256 nearly = _mm256_set1_ps(Z4_RANS_SHORT);
     const uint8_t *symbols = w->symbols, *contexts = w->contexts;
     uint8_t *out = w->out;
@@ -183,7 +190,8 @@ Z4_RANS_AVX2 void z4_rans_write_body_avx2(z4_rans_writing *w, int n, int with_co
             contexts -= 8 * n;
 #pragma GCC unroll 8
         for (int j = n - 1; j >= 0; j--) {
-            __m256i e = z4_rans_codes8(w->codes, symbols + 8 * j, with_contexts ? contexts + 8 * j : NULL);
+            __m256i e =
+                z4_rans_codes8(w->codes, symbols + 8 * j, with_contexts ? contexts + 8 * j : NULL);
             __m256i x = state[j], f = _mm256_and_si256(e, twelve), rest, q, r, fits;
             __m256 inverse = _mm256_div_ps(nearly, _mm256_cvtepi32_ps(f));
             unsigned mask;

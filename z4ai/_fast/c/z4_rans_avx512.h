@@ -1,4 +1,5 @@
-/* z4_rans_avx512.h -- sixteen lanes a vector; words are spread and collected by expand and compress. */
+/* z4_rans_avx512.h -- sixteen lanes a vector; words are spread and collected by expand and
+ * compress. */
 #ifndef Z4_RANS_AVX512_H
 #define Z4_RANS_AVX512_H
 
@@ -24,7 +25,8 @@ Z4_RANS_AVX512 __m512i z4_rans_lookup16(const uint32_t *t, __m512i index)
 
 Z4_RANS_AVX512 void z4_rans_read_body_avx512(z4_rans_reading *r, int n, int with_contexts)
 {
-    const __m512i slots = _mm512_set1_epi32(Z4_RANS_TOTAL - 1), low = _mm512_set1_epi32(Z4_RANS_LOW);
+    const __m512i slots = _mm512_set1_epi32(Z4_RANS_TOTAL - 1),
+                  low = _mm512_set1_epi32(Z4_RANS_LOW);
     const uint8_t *in = r->in, *limit = r->limit, *contexts = r->contexts;
     uint8_t *dst = r->dst;
     size_t groups = r->groups;
@@ -37,7 +39,8 @@ Z4_RANS_AVX512 void z4_rans_read_body_avx512(z4_rans_reading *r, int n, int with
             __m512i x = state[j], index = _mm512_and_si512(x, slots), e, words;
             __mmask16 taken;
             if (with_contexts) {
-                __m512i c = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(contexts + 16 * j)));
+                __m512i c =
+                    _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(contexts + 16 * j)));
                 index = _mm512_or_si512(index, _mm512_slli_epi32(c, Z4_RANS_BITS));
             }
             e = z4_rans_lookup16(r->tables, index);
@@ -83,8 +86,8 @@ Z4_RANS_AVX512 void z4_rans_write_body_avx512(z4_rans_writing *w, int n, int wit
 {
     const __m512i twelve = _mm512_set1_epi32(Z4_RANS_TOTAL - 1);
     const __m512i total = _mm512_set1_epi32(Z4_RANS_TOTAL);
-    const __m256i last = _mm256_setr_epi16(-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3,
-                                           -2, -1);
+    const __m256i last =
+        _mm256_setr_epi16(-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1);
     const __m512 nearly = _mm512_set1_ps(Z4_RANS_SHORT);
     const uint8_t *symbols = w->symbols, *contexts = w->contexts;
     uint8_t *out = w->out;
@@ -99,8 +102,9 @@ Z4_RANS_AVX512 void z4_rans_write_body_avx512(z4_rans_writing *w, int n, int wit
 #pragma GCC unroll 4
         for (int j = n - 1; j >= 0; j--) {
             const uint8_t *s = symbols + 16 * j, *c = with_contexts ? contexts + 16 * j : NULL;
-            __m512i e = z4_rans_join512(z4_rans_codes8(w->codes, s, c),
-                                        z4_rans_codes8(w->codes, s + 8, with_contexts ? c + 8 : NULL));
+            __m512i e =
+                z4_rans_join512(z4_rans_codes8(w->codes, s, c),
+                                z4_rans_codes8(w->codes, s + 8, with_contexts ? c + 8 : NULL));
             __m512i x = state[j], f = _mm512_and_si512(e, twelve), q, r;
             __m512 inverse = _mm512_div_ps(nearly, _mm512_cvtepi32_ps(f));
             __mmask16 full = _mm512_cmpge_epu32_mask(x, _mm512_slli_epi32(f, 19));
@@ -108,7 +112,8 @@ Z4_RANS_AVX512 void z4_rans_write_body_avx512(z4_rans_writing *w, int n, int wit
             unsigned count = (unsigned)_mm_popcnt_u32(full);
             least = _mm512_min_epu32(least, f);
             /* move them to the end of the vector, in front of what is written */
-            words = _mm256_permutexvar_epi16(_mm256_add_epi16(last, _mm256_set1_epi16((short)count)), words);
+            words = _mm256_permutexvar_epi16(
+                _mm256_add_epi16(last, _mm256_set1_epi16((short)count)), words);
             _mm256_storeu_si256((__m256i *)(out - 32), words);
             out -= 2 * count;
             x = _mm512_mask_srli_epi32(x, full, x, 16);

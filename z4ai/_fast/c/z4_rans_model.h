@@ -1,20 +1,21 @@
 /* z4_rans_model.h -- the tables of a stream, to bytes and back.
  *
- * READ ME FIRST. What is written is not frequencies but levels: logarithms of weights, in steps that an
- * octave has 4, 8, 16 or 32 of. The frequencies follow from the weights by z4_rans_normalise(). So a
- * table is written no finer than its symbols are worth, and levels of neighbours (the symbol below, the
- * same symbol in the table before) predict each other by differences, whatever the scale. Levels
- * are coded by an adaptive binary arithmetic coder: about half a byte each. */
+ * READ ME FIRST. What is written is not frequencies but levels: logarithms of weights, in steps
+ * that an octave has 4, 8, 16 or 32 of. The frequencies follow from the weights by
+ * z4_rans_normalise(). So a table is written no finer than its symbols are worth, and levels of
+ * neighbours (the symbol below, the same symbol in the table before) predict each other by
+ * differences, whatever the scale. Levels are coded by an adaptive binary arithmetic coder: about
+ * half a byte each. */
 #ifndef Z4_RANS_MODEL_H
 #define Z4_RANS_MODEL_H
 
 #include "z4_rans_tables.h"
 
 enum {
-    Z4_RANS_FINEST = 5,   /* log2 of the steps of an octave: 2 to 5 */
+    Z4_RANS_FINEST = 5, /* log2 of the steps of an octave: 2 to 5 */
     Z4_RANS_COARSEST = 2,
-    Z4_RANS_WIDEST = 9,   /* bits of a difference of levels: below 12 * 32 */
-    Z4_RANS_ENOUGH = 20   /* bits seen after which a probability moves no slower */
+    Z4_RANS_WIDEST = 9, /* bits of a difference of levels: below 12 * 32 */
+    Z4_RANS_ENOUGH = 20 /* bits seen after which a probability moves no slower */
 };
 
 /* Tables of a stream. Level 0: the symbol has no weight. About 32 KiB. */
@@ -23,14 +24,18 @@ typedef struct {
     uint16_t level[Z4_RANS_CONTEXTS][Z4_RANS_SYMBOLS];
 } z4_rans_model;
 
-/* Level v > 0, with p = precision: bits of v - 1 are e eeem mmm, p of them m: weight (2^p + m) 2^e. */
+/* Level v > 0, with p = precision: bits of v - 1 are e eeem mmm, p of them m: weight (2^p + m) 2^e.
+ */
 Z4_INLINE uint32_t z4_rans_weight(unsigned level, unsigned precision)
 {
     unsigned v = level - 1;
     return level == 0 ? 0 : ((1u << precision) + (v & ((1u << precision) - 1))) << (v >> precision);
 }
 
-Z4_INLINE unsigned z4_rans_most_level(unsigned precision) { return 12u << precision; }
+Z4_INLINE unsigned z4_rans_most_level(unsigned precision)
+{
+    return 12u << precision;
+}
 
 /* Levels of one table from counts: a weight of 2^p stands for a frequency of 1 or less. */
 static inline void z4_rans_levels(const uint32_t counts[Z4_RANS_SYMBOLS], unsigned precision,
@@ -50,7 +55,8 @@ static inline void z4_rans_levels(const uint32_t counts[Z4_RANS_SYMBOLS], unsign
             w = 1u << precision;
         exponent = z4_log2(w) - precision;
         /* a carry out of m moves on to the next exponent by itself */
-        level = (exponent << precision) + ((w + (1u << exponent >> 1)) >> exponent) - (1u << precision) + 1;
+        level = (exponent << precision) + ((w + (1u << exponent >> 1)) >> exponent) -
+                (1u << precision) + 1;
         levels[s] = (uint16_t)(level < most ? level : most);
     }
 }
@@ -66,8 +72,8 @@ static inline void z4_rans_model_freqs(const z4_rans_model *m, unsigned context,
 
 /* ---- binary arithmetic coder ---- */
 
-/* What stands for the bits to come is a number between low and high; the bytes in which both agree are
- * settled. */
+/* What stands for the bits to come is a number between low and high; the bytes in which both agree
+ * are settled. */
 typedef struct {
     uint32_t low, high, value; /* value: of a reader */
     const uint8_t *src;
@@ -120,8 +126,8 @@ Z4_INLINE unsigned z4_rans_adapt(z4_rans_bits *b, z4_rans_bit *a, unsigned bit)
 /* ---- levels ---- */
 
 /* What is learnt: whether a symbol has a weight, by how many of its neighbours have one; whether a
- * difference is negative, by its bits; the bit behind its first, likewise; whether it has more bits than
- * these, by these and by whether the difference before it was 0. */
+ * difference is negative, by its bits; the bit behind its first, likewise; whether it has more bits
+ * than these, by these and by whether the difference before it was 0. */
 enum {
     Z4_RANS_SOME = 4,
     Z4_RANS_LEARNT = Z4_RANS_SOME + 2 * (Z4_RANS_WIDEST + 1) + 2 * Z4_RANS_WIDEST
@@ -241,7 +247,8 @@ static inline int z4_rans_model_read(const uint8_t *src, size_t nbytes, z4_rans_
 /* Make the model for symbols counted by context. precision 0: the one that makes tables and symbols
  * the smallest together. Returns that size in 1/256 bit. `draft`: scratch, not used otherwise. */
 static inline uint64_t z4_rans_model_make(const uint32_t (*counts)[Z4_RANS_SYMBOLS], unsigned count,
-                                          unsigned precision, z4_rans_model *m, z4_rans_model *draft)
+                                          unsigned precision, z4_rans_model *m,
+                                          z4_rans_model *draft)
 {
     uint64_t least = UINT64_MAX;
     for (unsigned p = Z4_RANS_COARSEST; p <= Z4_RANS_FINEST; p++) {

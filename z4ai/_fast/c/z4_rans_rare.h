@@ -1,8 +1,9 @@
 /* z4_rans_rare.h -- symbols too rare for 12 bits, coded apart.
  *
- * A table gives 1/4096 to whatever occurs. Where dozens of symbols are rarer than that (the far tail of
- * exponents) they cost the others up to 1 %. So all of them may become one symbol, the escape, which is
- * one of them; which it was each time is told by a second, short stream under a table of its own. */
+ * A table gives 1/4096 to whatever occurs. Where dozens of symbols are rarer than that (the far
+ * tail of exponents) they cost the others up to 1 %. So all of them may become one symbol, the
+ * escape, which is one of them; which it was each time is told by a second, short stream under a
+ * table of its own. */
 #ifndef Z4_RANS_RARE_H
 #define Z4_RANS_RARE_H
 
@@ -31,10 +32,11 @@ static inline int z4_rans_rare(const uint32_t (*counts)[Z4_RANS_SYMBOLS], unsign
     return n < 2 ? -1 : escape;
 }
 
-/* Put the escape in the place of rare symbols, and these into rest, in order. Returns how many they are.
- * rest: room for one more. */
-static inline size_t z4_rans_set_apart(uint8_t *symbols, size_t n, const uint8_t rare[Z4_RANS_SYMBOLS],
-                                       uint8_t escape, uint8_t *rest)
+/* Put the escape in the place of rare symbols, and these into rest, in order. Returns how many they
+ * are. rest: room for one more. */
+static inline size_t z4_rans_set_apart(uint8_t *symbols, size_t n,
+                                       const uint8_t rare[Z4_RANS_SYMBOLS], uint8_t escape,
+                                       uint8_t *rest)
 {
     uint8_t map[Z4_RANS_SYMBOLS];
     size_t k = 0;
@@ -49,10 +51,11 @@ static inline size_t z4_rans_set_apart(uint8_t *symbols, size_t n, const uint8_t
     return k;
 }
 
-/* Undo it: every escape becomes the next of rest. Returns how many were taken, or Z4_CORRUPT if there
- * are not enough. A caller that goes on tile by tile passes what is left; none may be left at the end. */
-static inline ptrdiff_t z4_rans_put_back(uint8_t *symbols, size_t n, uint8_t escape, const uint8_t *rest,
-                                         size_t n_rest)
+/* Undo it: every escape becomes the next of rest. Returns how many were taken, or Z4_CORRUPT if
+ * there are not enough. A caller that goes on tile by tile passes what is left; none may be left at
+ * the end. */
+static inline ptrdiff_t z4_rans_put_back(uint8_t *symbols, size_t n, uint8_t escape,
+                                         const uint8_t *rest, size_t n_rest)
 {
     size_t k = 0;
     for (size_t i = 0; i < n;) {

@@ -1,10 +1,11 @@
-/* z4_rans_scalar.h -- groups of N symbols, one symbol at a time and without a branch on any of them.
+/* z4_rans_scalar.h -- groups of N symbols, one symbol at a time and without a branch on any of
+ * them.
  *
  * READ ME FIRST. A state x of a lane codes a symbol of frequency f that begins at c as
  *     x' = (x / f) * 4096 + x % f + c
  * after moving its low 16 bits to the output if x' would reach 2^31. The decoder undoes it in the
- * opposite order: x % 4096 finds the symbol, and a state that has fallen below 2^15 takes a word. So
- * the encoder goes from the last symbol to the first and writes downwards. */
+ * opposite order: x % 4096 finds the symbol, and a state that has fallen below 2^15 takes a word.
+ * So the encoder goes from the last symbol to the first and writes downwards. */
 #ifndef Z4_RANS_SCALAR_H
 #define Z4_RANS_SCALAR_H
 
@@ -37,7 +38,8 @@ Z4_INLINE void z4_rans_read_body(z4_rans_reading *r, unsigned n, int with_contex
             e = tables[slot];
             dst[i] = (uint8_t)e;
             x = z4_rans_step(x, e);
-            /* a mask where the compiler would see a branch, which every second symbol mispredicts */
+            /* a mask where the compiler would see a branch, which every second symbol mispredicts
+             */
             word = x << 16 | z4_load16(in);
             low = (x - Z4_RANS_LOW) >> 31; /* x is below 2^31 */
             state[i] = x ^ ((x ^ word) & (0 - low));
@@ -72,9 +74,9 @@ static inline void z4_rans_read_scalar(z4_rans_reading *r, unsigned lanes)
 /* ---- encoder ---- */
 
 /* Code: frequency, its begin << 12; 0 where a symbol has none. Division by reciprocal:
- * m = ceil(2^43 / f), so m f = 2^43 + d with d < f, and x m / 2^43 = x / f + x d / (f 2^43). The last
- * term stays below 1 / f, which cannot carry x / f past an integer, as long as x d < 2^43: x is below
- * f 2^19 and d below f, f below 2^12. And x m < f 2^19 (2^43 / f + 1) < 2^63. */
+ * m = ceil(2^43 / f), so m f = 2^43 + d with d < f, and x m / 2^43 = x / f + x d / (f 2^43). The
+ * last term stays below 1 / f, which cannot carry x / f past an integer, as long as x d < 2^43: x
+ * is below f 2^19 and d below f, f below 2^12. And x m < f 2^19 (2^43 / f + 1) < 2^63. */
 enum { Z4_RANS_SHIFT = 43 };
 
 Z4_INLINE void z4_rans_put(uint32_t *state, uint32_t code, uint64_t reciprocal, uint8_t **out,

@@ -1,8 +1,9 @@
-/* z4_rans_tables.h -- frequencies: from counts, to the tables of either direction, and what they cost.
+/* z4_rans_tables.h -- frequencies: from counts, to the tables of either direction, and what they
+ * cost.
  *
- * Integers only: the same on every machine. A table is 256 frequencies of 0 to 4095 that sum to 4096;
- * none is 4096, which saves the decoder an addition a symbol, and costs 0.0004 bit where there is one
- * symbol only. */
+ * Integers only: the same on every machine. A table is 256 frequencies of 0 to 4095 that sum to
+ * 4096; none is 4096, which saves the decoder an addition a symbol, and costs 0.0004 bit where
+ * there is one symbol only. */
 #ifndef Z4_RANS_TABLES_H
 #define Z4_RANS_TABLES_H
 
@@ -10,9 +11,9 @@
 #include "z4_rans_types.h"
 
 /* Frequencies nearly proportional to weights, at least 1 for each symbol that has a weight: the
- * proportions rounded up, and then one at a time the symbol that is furthest ahead of its share gives
- * one (the lower symbol first where two are alike), until the sum is right. One symbol alone gives 1 to
- * its neighbour; none is as symbol 0. */
+ * proportions rounded up, and then one at a time the symbol that is furthest ahead of its share
+ * gives one (the lower symbol first where two are alike), until the sum is right. One symbol alone
+ * gives 1 to its neighbour; none is as symbol 0. */
 static inline void z4_rans_normalise(const uint32_t weights[Z4_RANS_SYMBOLS],
                                      uint16_t freqs[Z4_RANS_SYMBOLS])
 {
@@ -61,8 +62,8 @@ static inline int z4_rans_check(const uint16_t freqs[Z4_RANS_SYMBOLS])
 
 /* ---- cost ---- */
 
-/* log2(v) in 1/65536, rounded down; 1 <= v < 2^16. The square of a number has twice the logarithm: each
- * time it passes 2, a bit of the result is 1. */
+/* log2(v) in 1/65536, rounded down; 1 <= v < 2^16. The square of a number has twice the logarithm:
+ * each time it passes 2, a bit of the result is 1. */
 static inline uint32_t z4_rans_log2(uint32_t v)
 {
     unsigned whole = z4_log2(v);
@@ -76,8 +77,8 @@ static inline uint32_t z4_rans_log2(uint32_t v)
     return log;
 }
 
-/* What symbols distributed like counts take under freqs, in 1/256 bit, without states. UINT64_MAX: some
- * occur that have no frequency. */
+/* What symbols distributed like counts take under freqs, in 1/256 bit, without states. UINT64_MAX:
+ * some occur that have no frequency. */
 static inline uint64_t z4_rans_cost(const uint32_t counts[Z4_RANS_SYMBOLS],
                                     const uint16_t freqs[Z4_RANS_SYMBOLS])
 {
@@ -108,8 +109,8 @@ static inline int z4_rans_table_build(const uint16_t freqs[Z4_RANS_SYMBOLS], uin
     return Z4_OK;
 }
 
-/* Z4_RANS_SYMBOLS elements of each: frequency and its begin << 12; the reciprocal of the frequency, see
- * z4_rans_scalar.h. */
+/* Z4_RANS_SYMBOLS elements of each: frequency and its begin << 12; the reciprocal of the frequency,
+ * see z4_rans_scalar.h. */
 static inline int z4_rans_codes_build(const uint16_t freqs[Z4_RANS_SYMBOLS], uint32_t *codes,
                                       uint64_t *reciprocals)
 {

@@ -6,13 +6,13 @@
 #include "z4_status.h"
 
 enum {
-    Z4_RANS_BITS = 12,                  /* of a probability */
-    Z4_RANS_TOTAL = 1 << Z4_RANS_BITS,  /* sum of the frequencies of a table */
+    Z4_RANS_BITS = 12,                 /* of a probability */
+    Z4_RANS_TOTAL = 1 << Z4_RANS_BITS, /* sum of the frequencies of a table */
     Z4_RANS_SYMBOLS = 256,
-    Z4_RANS_CONTEXTS = 64,              /* most tables of one stream */
-    Z4_RANS_LANES = 64,                 /* most states of one stream */
-    Z4_RANS_LOW = 1 << 15,              /* a state at rest is at least this, and below 2^31 */
-    Z4_RANS_ROOM = 2 * Z4_RANS_LANES    /* bytes that a group of symbols reads or writes at most */
+    Z4_RANS_CONTEXTS = 64,           /* most tables of one stream */
+    Z4_RANS_LANES = 64,              /* most states of one stream */
+    Z4_RANS_LOW = 1 << 15,           /* a state at rest is at least this, and below 2^31 */
+    Z4_RANS_ROOM = 2 * Z4_RANS_LANES /* bytes that a group of symbols reads or writes at most */
 };
 
 /* A way through whole groups, a symbol of each lane; advanced by who walks it. */
@@ -31,9 +31,9 @@ typedef struct {
     const uint8_t *symbols, *contexts;
     const uint32_t *codes;       /* Z4_RANS_SYMBOLS elements a context */
     const uint64_t *reciprocals; /* likewise */
-    uint8_t *out, *floor;        /* a group is written while Z4_RANS_ROOM bytes lie between the two */
-    size_t groups;               /* left */
-    int strange;                 /* met a symbol that has no frequency */
+    uint8_t *out, *floor; /* a group is written while Z4_RANS_ROOM bytes lie between the two */
+    size_t groups;        /* left */
+    int strange;          /* met a symbol that has no frequency */
 } z4_rans_writing;
 
 typedef struct {
@@ -53,9 +53,9 @@ typedef struct {
 typedef struct {
     const uint32_t *tables;
     unsigned count, lanes;
-    size_t left;                    /* symbols */
-    const uint8_t *in, *end;        /* words not read yet */
-    int in_tail;                    /* they are in `tail` by now */
+    size_t left;             /* symbols */
+    const uint8_t *in, *end; /* words not read yet */
+    int in_tail;             /* they are in `tail` by now */
     uint32_t state[Z4_RANS_LANES];
     uint8_t tail[2 * Z4_RANS_ROOM]; /* the last words, and zeros to run into */
 } z4_rans_decoder;
