@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from z4ai._atomic import AtomicFile
 from z4ai._fileobj import read_some, write_all
 from z4ai._wire import MAGIC_CONTAINER, MAGIC_FRAME
+from z4ai.container.st_header import MAX_HEADER_NBYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,6 @@ __all__ = [
 PIPE = "-"
 FRAME, CONTAINER, SAFETENSORS, PLAIN = "frame", "container", "safetensors", "plain"
 _HEAD_NBYTES = 9
-_MAX_JSON_NBYTES = 100_000_000  # what safetensors allows
 
 
 class UsageError(Exception):
@@ -55,7 +55,7 @@ def kind_of(name: str, head: bytes, nbytes: int | None) -> str:
     if name.lower().endswith(".safetensors"):
         return SAFETENSORS
     json_nbytes = int.from_bytes(head[:8], "little")
-    most = _MAX_JSON_NBYTES if nbytes is None else min(_MAX_JSON_NBYTES, nbytes - 8)
+    most = MAX_HEADER_NBYTES if nbytes is None else min(MAX_HEADER_NBYTES, nbytes - 8)
     return SAFETENSORS if head[8:9] == b"{" and 2 <= json_nbytes <= most else PLAIN
 
 
