@@ -7,6 +7,7 @@
 #ifndef Z4_RANS_RARE_H
 #define Z4_RANS_RARE_H
 
+#include "z4_bits.h"
 #include "z4_rans_types.h"
 
 /* Mark the symbols that are rarer than 1/4096 over all contexts. Returns the lowest, which is the
@@ -57,25 +58,30 @@ static inline size_t z4_rans_set_apart(uint8_t *symbols, size_t n,
 static inline ptrdiff_t z4_rans_put_back(uint8_t *symbols, size_t n, uint8_t escape,
                                          const uint8_t *rest, size_t n_rest)
 {
-    size_t k = 0;
-    for (size_t i = 0; i < n;) {
-        size_t end = n - i < 64 ? n : i + 64;
-        if (end - i == 64) { /* most have none: look at all at once */
-            uint8_t found = 0;
-            for (size_t j = 0; j < 64; j++)
-                found |= (uint8_t)(symbols[i + j] == escape);
-            if (!found) {
-                i = end;
-                continue;
-            }
-        }
-        for (; i < end; i++)
-            if (symbols[i] == escape) {
+    const uint64_t low = 0x7f7f7f7f7f7f7f7fu, all = escape * (uint64_t)0x0101010101010101u;
+    size_t k = 0, i = 0;
+    for (; n - i >= 64; i += 64) {
+        uint8_t found = 0;
+        for (size_t j = 0; j < 64; j++)
+            found |= (uint8_t)(symbols[i + j] == escape);
+        if (!found) /* as most */
+            continue;
+        for (size_t j = i; j < i + 64; j += 8) {
+            uint64_t v = z4_load64(symbols + j) ^ all;
+            v = ~(((v & low) + low) | v | low); /* the top bit of each byte that was 0 */
+            for (; v != 0; v &= v - 1) {
                 if (k == n_rest)
                     return Z4_CORRUPT;
-                symbols[i] = rest[k++];
+                symbols[j + (z4_ctz64(v) >> 3)] = rest[k++];
             }
+        }
     }
+    for (; i < n; i++)
+        if (symbols[i] == escape) {
+            if (k == n_rest)
+                return Z4_CORRUPT;
+            symbols[i] = rest[k++];
+        }
     return (ptrdiff_t)k;
 }
 
