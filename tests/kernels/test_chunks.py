@@ -16,6 +16,7 @@ from z4ai._fast import _dispatch, chunks
 from z4ai._reference import planes
 from z4ai._reference.frame import Stream, decode_stream
 from z4ai._reference.xxh3 import xxh3_64
+from z4ai.dtypes import LAYOUT_WIDTHS
 
 Bytes = npt.NDArray[np.uint8]
 Jobs = npt.NDArray[np.void]
@@ -368,3 +369,12 @@ def test_a_builder_that_is_dropped_gives_its_memory_back() -> None:
         del builder
         view[0] = 1  # the view keeps it
         del view
+
+
+@pytest.mark.parametrize(("layout", "width"), enumerate(LAYOUT_WIDTHS))
+def test_room_for_the_largest_chunk_is_room_for_any(layout: int, width: int) -> None:
+    sizes = [
+        n for edge in (0, 1023, 1024, 4096, 65536, 131072, 1 << 20) for n in range(edge, edge + 3)
+    ]
+    beside = [chunks.encode_bound(n * width, layout, 25, 5) - n * width for n in sizes]
+    assert beside == sorted(beside)

@@ -74,11 +74,14 @@ static inline const z4_literals_impl *z4_literals_pick(int isa)
 /* ---- encoder ---- */
 
 /* Frame header of at most 9 bytes, 3 a block, the content, and what a block may scribble on behind
- * it: the most of one with four streams and of one with a single stream. */
+ * it: the most of one with a single stream and of one with four. What this adds to n never falls as n
+ * grows, so that callers may grant it once, for the largest of many. */
 static inline size_t z4_lit_bound(size_t n, size_t block)
 {
-    const size_t most = n < block ? n : block, single = n < Z4_LIT_FOUR ? n : Z4_LIT_FOUR - 1;
-    return n + 3 * (n / block + 1) + 9 + z4_lit_overrun(most) + z4_lit_overrun(single);
+    const size_t around = 3 * (n / block + 1) + 9;
+    if (n < Z4_LIT_FOUR)
+        return n + around + z4_lit_overrun(n);
+    return n + around + z4_lit_overrun(Z4_LIT_FOUR - 1) + z4_lit_overrun(n < block ? n : block);
 }
 
 static inline ptrdiff_t z4_lit_encode(const z4_literals_impl *impl, const uint8_t *src, size_t n,
