@@ -371,7 +371,7 @@ def test_a_builder_that_is_dropped_gives_its_memory_back() -> None:
         del view
 
 
-@pytest.mark.parametrize(("layout", "width"), enumerate(LAYOUT_WIDTHS))
+@pytest.mark.parametrize(("layout", "width"), list(enumerate(LAYOUT_WIDTHS)))
 def test_room_for_the_largest_chunk_is_room_for_any(layout: int, width: int) -> None:
     sizes = [
         n for edge in (0, 1023, 1024, 4096, 65536, 131072, 1 << 20) for n in range(edge, edge + 3)
