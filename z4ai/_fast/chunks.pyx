@@ -52,7 +52,9 @@ cdef extern from "z4_chunk_run.h" nogil:
         size_t encoded_nbytes
         uint8_t *content
         size_t content_nbytes
+        size_t share
         size_t next
+    size_t z4_decode_share(size_t n_jobs, size_t n_workers) noexcept
     void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch) noexcept
 
     ctypedef struct z4_encode_scratch:
@@ -188,6 +190,7 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
                 last = _run_end(rows, first, n)
                 run.next = first
                 run.last = last
+                run.share = z4_decode_share(last - first, <size_t> threads)
                 if threads == 1:
                     z4_decode_worker(&run, <z4_decode_scratch *> scratch)
                 else:

@@ -42,14 +42,26 @@ typedef struct {
     size_t encoded_nbytes;
     uint8_t *content;
     size_t content_nbytes;
-    size_t next; /* atomic: the job to claim */
+    size_t share; /* jobs claimed at a time */
+    size_t next;  /* atomic: the job to claim */
 } z4_decode_run;
 
 static void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch)
 {
-    for (size_t i; (i = z4_fetch_add(&run->next, 1)) < run->last;)
-        z4_decode_chunk(&run->kernels, &run->jobs[i], run->encoded, run->encoded_nbytes, run->content,
-                        run->content_nbytes, scratch);
+    for (size_t first; (first = z4_fetch_add(&run->next, run->share)) < run->last;) {
+        const size_t end = run->last - first < run->share ? run->last : first + run->share;
+        for (size_t i = first; i < end; i++)
+            z4_decode_chunk(&run->kernels, &run->jobs[i], run->encoded, run->encoded_nbytes, run->content,
+                            run->content_nbytes, scratch);
+    }
+}
+
+/* Jobs to claim at a time: neighbours share huge pages of a fresh output, and two workers that touch one at the
+ * same moment have it cleared twice. So several, as long as each worker still gets a number of shares. */
+Z4_INLINE size_t z4_decode_share(size_t n_jobs, size_t n_workers)
+{
+    const size_t share = n_jobs / (4 * n_workers);
+    return share < 1 ? 1 : share > 4 ? 4 : share;
 }
 
 typedef struct {
@@ -91,6 +103,9 @@ static void z4_place(z4_encode_run *run, size_t i, const uint8_t *slot)
             job->stream_offset[p] += job->encoded_offset;
         run->end = job->encoded_offset + job->encoded_nbytes;
     }
+    /* Have fresh pages mapped by one worker: two at the same huge page would both clear it. */
+    if (job->status == Z4_OK)
+        run->out[run->end - 1] = 0;
     /* The place of the next chunk is known: let its worker go on while this one copies. */
     z4_store_release(&run->placed, i + 1);
     if (job->status == Z4_OK)
