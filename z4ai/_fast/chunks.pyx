@@ -22,8 +22,10 @@ cdef extern from "z4_huge.h" nogil:
     void z4_advise_huge(void *p, size_t nbytes) noexcept
 
 cdef extern from "z4_spread.h" nogil:
-    int z4_spread_home(size_t n_jobs, size_t n_workers) noexcept
-    void z4_spread(int t, int home) noexcept
+    ctypedef struct z4_spread:
+        pass
+    void z4_spread_begin(z4_spread *s, size_t n_jobs, size_t n_workers) noexcept
+    void z4_spread_worker(z4_spread *s, int t) noexcept
 
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **obj, Py_ssize_t nbytes) except -1
@@ -171,7 +173,8 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
     cdef size_t n, first = 0, last, i
     cdef z4_chunk_job *rows = _jobs(jobs, &n)
     cdef z4_decode_run run
-    cdef int t, home
+    cdef z4_spread spread
+    cdef int t
     cdef size_t stride = z4_align64(sizeof(z4_decode_scratch))
     cdef uint8_t *scratch
     cdef bint ok = True
@@ -198,9 +201,9 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
                 if threads == 1:
                     z4_decode_worker(&run, <z4_decode_scratch *> scratch)
                 else:
-                    home = z4_spread_home(last - first, <size_t> threads)
+                    z4_spread_begin(&spread, last - first, <size_t> threads)
                     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        z4_spread(t, home)
+                        z4_spread_worker(&spread, t)
                         z4_decode_worker(
                             &run, <z4_decode_scratch *> (scratch + <size_t> t * stride))
                 for i in range(first, last):
@@ -243,7 +246,8 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
     cdef size_t n, first = 0, last, i, width, slot_nbytes = 0, planes_nbytes = 0, stride
     cdef z4_chunk_job *rows = _jobs(jobs, &n)
     cdef z4_encode_run run
-    cdef int t, home
+    cdef z4_spread spread
+    cdef int t
     cdef uint8_t *scratch
     cdef uint8_t *slots
     cdef z4_held *held
@@ -303,9 +307,9 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
                     z4_encode_worker(
                         &run, <z4_encode_scratch *> scratch, scratch + head_nbytes, NULL)
                 else:
-                    home = z4_spread_home(last - first, <size_t> threads)
+                    z4_spread_begin(&spread, last - first, <size_t> threads)
                     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                        z4_spread(t, home)
+                        z4_spread_worker(&spread, t)
                         z4_encode_worker(
                             &run,
                             <z4_encode_scratch *> (scratch + <size_t> t * stride),

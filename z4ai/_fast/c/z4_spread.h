@@ -1,9 +1,9 @@
 /* z4_spread.h -- get the workers of a parallel region onto different processors at once.
  *
  * Threads of an OpenMP pool sleep between regions, and a system may wake them on the processor of the thread that
- * wakes them, where they wait for its time slice to end: longer than many a region lasts. So the first worker naps
- * for a moment, which lets the others run, and a worker that finds itself on the first one's processor moves away.
- * A hint: nothing that is computed depends on it. */
+ * wakes them, where they wait for its time slice to end: longer than many a region lasts. So worker 0 naps until
+ * the others have begun, and one that finds itself on the processor of worker 0 moves away first. A hint: nothing
+ * that is computed depends on it. */
 #ifndef Z4_SPREAD_H
 #define Z4_SPREAD_H
 
@@ -13,30 +13,29 @@
 
 #include <stddef.h>
 
-/* Chunks a worker from which on the nap, some 60 microseconds, is small beside the work. */
+/* Chunks a worker from which on a nap, some 60 microseconds, is small beside the work. */
 #define Z4_SPREAD_LEAST ((size_t)8)
+/* Naps at the most: a busy machine may have no processor for the others, and the work should begin. */
+#define Z4_SPREAD_NAPS 4
+
+typedef struct {
+    int home;       /* processor of the thread that is to be worker 0; -1: do not spread */
+    size_t missing; /* atomic: workers that have not begun */
+} z4_spread;
 
 #if defined(__linux__)
 #include <sched.h>
 #include <time.h>
 
-/* The processor of the calling thread, which is to be worker 0; -1: do not spread. */
-static inline int z4_spread_home(size_t n_jobs, size_t n_workers)
+static inline void z4_spread_begin(z4_spread *s, size_t n_jobs, size_t n_workers)
 {
-    return n_jobs / n_workers < Z4_SPREAD_LEAST ? -1 : sched_getcpu();
+    s->home = n_jobs / n_workers < Z4_SPREAD_LEAST ? -1 : sched_getcpu();
+    s->missing = n_workers - 1;
 }
 
-/* At the start of worker `t`. */
-static inline void z4_spread(int t, int home)
+static inline void z4_spread_leave(int home)
 {
-    const struct timespec moment = {0, 1};
     cpu_set_t allowed, away;
-    if (home < 0 || home >= CPU_SETSIZE)
-        return;
-    if (t == 0) {
-        (void)nanosleep(&moment, NULL);
-        return;
-    }
     if (sched_getcpu() != home || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
         return;
     away = allowed;
@@ -47,17 +46,36 @@ static inline void z4_spread(int t, int home)
     if (sched_setaffinity(0, sizeof away, &away) == 0)
         (void)sched_setaffinity(0, sizeof allowed, &allowed);
 }
+
+/* At the start of worker `t`. */
+static inline void z4_spread_worker(z4_spread *s, int t)
+{
+    const struct timespec moment = {0, 1};
+    if (s->home < 0 || s->home >= CPU_SETSIZE)
+        return;
+    if (t > 0) {
+        z4_spread_leave(s->home);
+        (void)__atomic_sub_fetch(&s->missing, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    /* Workers that are awake have begun by the end of this. */
+    for (int spins = 0; spins < 2000; spins++)
+        if (__atomic_load_n(&s->missing, __ATOMIC_RELAXED) == 0)
+            return;
+    for (int naps = 0; naps < Z4_SPREAD_NAPS && __atomic_load_n(&s->missing, __ATOMIC_RELAXED) != 0; naps++)
+        (void)nanosleep(&moment, NULL);
+}
 #else
-static inline int z4_spread_home(size_t n_jobs, size_t n_workers)
+static inline void z4_spread_begin(z4_spread *s, size_t n_jobs, size_t n_workers)
 {
     (void)n_jobs;
     (void)n_workers;
-    return -1;
+    s->home = -1;
 }
-static inline void z4_spread(int t, int home)
+static inline void z4_spread_worker(z4_spread *s, int t)
 {
+    (void)s;
     (void)t;
-    (void)home;
 }
 #endif
 
