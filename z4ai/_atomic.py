@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ class AtomicFile:
     ----------
     path : path-like
         Where the file goes. A link is followed; what else is no regular file is refused.
+    like : path-like, optional
+        A file whose permissions the new one gets, less the umask. One that replaces a file gets
+        the permissions of that one.
 
     Attributes
     ----------
@@ -32,7 +36,11 @@ class AtomicFile:
         Bytes written so far.
     """
 
-    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+    def __init__(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        like: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
+    ) -> None:
         self.path = os.path.realpath(os.fsdecode(path))
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             msg = f"{self.path!r} is not a regular file: it cannot be replaced"
@@ -44,8 +52,13 @@ class AtomicFile:
         flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         self._fd = -1
         self._home = os.getpid()
-        # 0o666 less the umask: the mode of any new file.
-        self._fd = os.open(self.temporary, flags, 0o666)
+        replaced = _permissions(self.path)
+        model = replaced if replaced is not None else _permissions(like)
+        # Less the umask, as for any new file; a private model stays private when compressed.
+        self._fd = os.open(self.temporary, flags, 0o666 if model is None else model)
+        if replaced is not None and hasattr(os, "fchmod"):
+            with contextlib.suppress(OSError):
+                os.fchmod(self._fd, replaced)
 
     def __enter__(self) -> AtomicFile:
         return self
@@ -90,6 +103,19 @@ class AtomicFile:
             return  # a forked child that ends; the file is its parent's
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.temporary)
+
+
+def _permissions(
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None,
+) -> int | None:
+    """Who may do what with a regular file; None if there is none."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else None
 
 
 def _sync_folder(folder: str) -> None:

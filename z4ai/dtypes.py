@@ -128,7 +128,6 @@ _ALIASES = {
     "float8_e4m3b11fnuz": "fp8_e4m3b11fnuz",
     "float8_e3m4": "fp8_e3m4",
     "float8_e4m3": "fp8_e4m3_ieee",
-    "f4": "fp4",
     "float4_e2m1fn_x2": "fp4",
     "float4_e2m1fn": "fp4_unpacked",
     "float6_e2m3fn": "fp6_e2m3_unpacked",
@@ -140,6 +139,8 @@ _ALIASES = {
 }
 _BY_NAME = {d.name: d for d in _TABLE}
 _BY_NAME |= {alias: _BY_NAME[name] for alias, name in _ALIASES.items()}
+# In capitals only, as safetensors has it: to NumPy, f4 is float32.
+_EXACT = {"F4": _BY_NAME["fp4"]}
 
 
 def resolve(dtype: Any) -> DType:
@@ -166,7 +167,7 @@ def resolve(dtype: Any) -> DType:
     if isinstance(dtype, DType):
         return dtype
     if isinstance(dtype, str):
-        found = _BY_NAME.get(dtype.lower())
+        found = _EXACT.get(dtype) or _BY_NAME.get(dtype.lower())
     elif type(dtype).__module__.partition(".")[0] == "torch":
         found = _BY_NAME.get(str(dtype).removeprefix("torch."))
     else:

@@ -108,7 +108,7 @@ def compress_file(
     source = open_source(src)
     try:
         job = _Compression(source, fallback)
-        with AtomicFile(dst) as target:
+        with AtomicFile(dst, like=src) as target:
             passes = 2 if verify else 1
             with Progress(progress, source.nbytes * passes, "compress") as bar:
                 stats = job.write(WriteOut(target.write), tier, threads, bar)
@@ -168,7 +168,7 @@ def decompress_file(
     source = open_source(src)
     try:
         plan = _plan_restore(source, resolve_limits(limits))
-        with AtomicFile(dst) as target:
+        with AtomicFile(dst, like=src) as target:
             with Progress(progress, plan.original_nbytes, "decompress") as bar:
                 plan.restore(WriteOut(target.write), threads, bar)
             source.close()

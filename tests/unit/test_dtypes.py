@@ -116,3 +116,9 @@ def test_a_dtype_without_arrays_has_no_numpy_form() -> None:
     for name in ("opaque", "fp4"):
         with pytest.raises(ValueError, match="no NumPy form"):
             dtypes.numpy_dtype(dtypes.resolve(name))
+
+
+def test_f4_is_packed_fp4_in_capitals_only() -> None:
+    assert dtypes.resolve("F4").name == "fp4"
+    with pytest.raises(ValueError, match="unknown dtype 'f4'"):
+        dtypes.resolve("f4")

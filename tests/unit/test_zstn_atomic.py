@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from z4ai._atomic import AtomicFile
@@ -142,3 +143,19 @@ with AtomicFile("f") as file:
     subprocess.run([sys.executable, "-c", child], check=True)
     assert os.listdir() == ["f"]
     assert Path("f").read_bytes() == b"abcd"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_permissions_are_those_of_the_model_or_of_what_is_replaced() -> None:
+    from z4ai.safetensors import compress_file, decompress_file, save_numpy
+
+    save_numpy({"a": np.arange(9, dtype=np.float32)}, "plain.zstn")
+    decompress_file("plain.zstn", "m.safetensors")
+    os.chmod("m.safetensors", 0o600)
+    compress_file("m.safetensors", "m.zstn")
+    assert os.stat("m.zstn").st_mode & 0o777 == 0o600
+    os.chmod("m.zstn", 0o640)
+    compress_file("m.safetensors", "m.zstn")
+    assert os.stat("m.zstn").st_mode & 0o777 == 0o640
+    decompress_file("m.zstn", "back.safetensors")
+    assert os.stat("back.safetensors").st_mode & 0o777 == 0o640
