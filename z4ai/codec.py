@@ -111,12 +111,19 @@ def compress_content(
         view[end : end + len(trailer)] = trailer
         del out
     end += len(trailer)
-    if end > begin + len(content) + _MAX_OVERHEAD and plan is not STORE_PLAN:
+    if plan is not STORE_PLAN and end > begin + _stored_nbytes(len(content)):
         # Nothing was gained and the content spans many chunks: fewer headers are smaller.
         del builder  # before the next one: both would be as large as the content
         header = header._replace(chunk_nbytes=STORE_PLAN.chunk_nbytes)
         return compress_content(content, header, STORE_PLAN, threads)
     return builder.finish(end)
+
+
+def _stored_nbytes(content_nbytes: int) -> int:
+    """Bytes behind the header of a frame that stores its content."""
+    n = -(-content_nbytes // STORE_PLAN.chunk_nbytes)
+    chunk_headers = n * (frame.MIN_CHUNK_NBYTES - 1)
+    return content_nbytes + chunk_headers + (frame.trailer_nbytes(n) if n > 1 else 0)
 
 
 def compress_bound(nbytes: int, dtype: Any = None) -> int:

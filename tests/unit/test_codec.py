@@ -168,3 +168,15 @@ def test_the_bound_is_an_integer_of_an_integer() -> None:
     assert z4ai.compress_bound(np.uint8(255)) == z4ai.compress_bound(255) > 255
     with pytest.raises(TypeError):
         z4ai.compress_bound(1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("gain", [0, 20, 40, 70])
+@pytest.mark.parametrize("dtype", [None, "bf16", "fp64"])
+def test_a_little_gain_over_several_chunks_is_not_lost_in_their_headers(
+    gain: int, dtype: str | None
+) -> None:
+    noise = np.random.default_rng(gain).bytes((2 << 20) + 5)
+    content = noise[: len(noise) - 2 * gain] + bytes(2 * gain)
+    blob = z4ai.compress(content, dtype=dtype)
+    assert len(blob) <= len(content) + 57
+    assert z4ai.decompress(blob) == content
