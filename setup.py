@@ -31,6 +31,9 @@ EXTENSIONS = [
     ("hashing", False),
     ("literals", False),
     ("contexts", False),
+    ("symbols", False),
+    ("structure", False),
+    ("repeats", False),
     ("chunks", True),
 ]
 
