@@ -20,7 +20,17 @@
 #define Z4_TILE_MOST ((size_t)Z4_LIT_BLOCK)
 Z4_INLINE size_t z4_tile(size_t width) { return width <= 2 ? Z4_TILE_MOST : ((size_t)1 << 18) / width; }
 
-enum z4_codec { Z4_CODEC_STORE = 0, Z4_CODEC_CONSTANT = 1, Z4_CODEC_ZSTD = 2 };
+enum z4_codec {
+    Z4_CODEC_STORE = 0,
+    Z4_CODEC_CONSTANT = 1,
+    Z4_CODEC_ZSTD = 2,
+    Z4_CODEC_CONTEXTS = 3,
+    /* Never on the wire: n bytes, one an element, that a library has decoded. */
+    Z4_CODEC_PLAIN = 254
+};
+
+/* The bytes of the stream are those of the plane. */
+Z4_INLINE int z4_is_plain(int codec) { return codec == Z4_CODEC_STORE || codec == Z4_CODEC_PLAIN; }
 
 typedef struct {
     uint64_t content_offset;               /* of the chunk in the content buffer */

@@ -35,6 +35,7 @@ Z4_INLINE int z4_decode_check(const z4_chunk_job *job, size_t encoded_nbytes, si
             return Z4_CAPACITY;
         switch (job->stream_codec[p]) {
         case Z4_CODEC_STORE:
+        case Z4_CODEC_PLAIN:
             if (job->stream_nbytes[p] != n)
                 return Z4_CORRUPT;
             break;
@@ -71,7 +72,7 @@ static int z4_decode_plain(const z4_kernels *k, z4_chunk_job *job, const uint8_t
         memset(content, src[0], n);
         return Z4_OK;
     }
-    if (job->stream_codec[0] == Z4_CODEC_STORE) {
+    if (z4_is_plain(job->stream_codec[0])) {
         for (size_t done = 0; done < n;) {
             const size_t m = n - done < 16384 ? n - done : 16384;
             memcpy(content + done, src + done, m);
@@ -106,7 +107,7 @@ static void z4_fetch_tile(const z4_chunk_job *job, const uint8_t *encoded, const
     fetch->range[fetch->n].at = content + base * width;
     fetch->range[fetch->n++].end = content + (base + m) * width;
     for (size_t p = 0; p < width; p++) {
-        if (job->stream_codec[p] == Z4_CODEC_STORE) {
+        if (z4_is_plain(job->stream_codec[p])) {
             fetch->range[fetch->n].at = encoded + job->stream_offset[p] + base;
             fetch->range[fetch->n++].end = encoded + job->stream_offset[p] + base + m;
         }
@@ -139,7 +140,7 @@ static int z4_decode_planes(const z4_kernels *k, z4_chunk_job *job, const uint8_
         const uint8_t *plane[Z4_MAX_PLANES];
         for (size_t p = 0; p < width; p++) {
             plane[p] = scratch->tile[p];
-            if (job->stream_codec[p] == Z4_CODEC_STORE) {
+            if (z4_is_plain(job->stream_codec[p])) {
                 plane[p] = encoded + job->stream_offset[p] + base;
             } else if (job->stream_codec[p] == Z4_CODEC_ZSTD) {
                 const ptrdiff_t got =
