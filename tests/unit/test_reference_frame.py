@@ -32,8 +32,23 @@ from reference_writer import (
     zstd,
 )
 
-from z4ai._reference import decode_array, decode_frame, find_chunks, parse_header, zstd_literals
-from z4ai._reference.frame import CODECS, DTYPES, TRANSFORMS, numpy_dtype, read_varint
+from z4ai._reference import (
+    decode_array,
+    decode_frame,
+    find_chunks,
+    parse_header,
+    symbols,
+    zstd_literals,
+)
+from z4ai._reference.frame import (
+    CODECS,
+    DTYPES,
+    STAGES,
+    TABLE_KINDS,
+    TRANSFORMS,
+    numpy_dtype,
+    read_varint,
+)
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "format"
 
@@ -284,8 +299,15 @@ def test_dtype_codes_are_those_of_the_page() -> None:
 
 
 def test_transforms_are_those_of_the_page() -> None:
-    page = {int(i): (name, int(n)) for i, name, n, _ in table_of("Transforms of a chunk")}
-    assert page == TRANSFORMS
+    page = {int(i): (name, n) for i, name, n, _ in table_of("Transforms of a chunk")}
+    planes = {i: (name, str(n)) for i, (name, n) in TRANSFORMS.items()}
+    planes |= {i: (row.name, str(row.width)) for i, row in symbols.TRANSFORMS.items()}
+    assert page == planes | {i: (name, "parts") for i, name in STAGES.items()}
+
+
+def test_table_records_are_those_of_the_page() -> None:
+    page = {int(kind) for kind, _, _ in table_of("Table records of a frame header")}
+    assert page == TABLE_KINDS
 
 
 def test_codecs_are_those_of_the_page() -> None:
@@ -407,7 +429,7 @@ CHUNK_RULES: dict[str, tuple[dict[str, Any], str]] = {
     "content_nbytes too large": ({"content_nbytes": 35}, "has 35 content bytes, expected 33"),
     "checksum": ({"checksum": 0}, "checksum of the chunk"),
     "checksum with another seed": ({"checksum": xxh3(CONTENT, 1)}, "checksum of the chunk"),
-    "transform unknown": ({"transform": 7}, "transform 7 is unknown"),
+    "transform unknown": ({"transform": 12}, "transform 12 is unknown"),
     "transform of another width": (
         {"transform": 2, "streams": [(0, bytes(8))] * 4},
         "bytes4 with int16 of width 2",
@@ -416,7 +438,7 @@ CHUNK_RULES: dict[str, tuple[dict[str, Any], str]] = {
     "n_streams too many": ({"streams": [*STREAMS, (0, b"")]}, "3 streams, but bytes2 has 2"),
     "n_streams 0": ({"n_streams": 0}, "0 streams, but bytes2 has 2"),
     "params_nbytes": ({"params": b"\0"}, "1 bytes of parameters, but bytes2 has none"),
-    "codec unknown": ({"streams": [(3, STREAMS[0][1]), STREAMS[1]]}, "codec 3 is unknown"),
+    "codec unknown": ({"streams": [(6, STREAMS[0][1]), STREAMS[1]]}, "codec 6 is unknown"),
     "sizes add up to less": ({"tail": b"\x20\x20"}, "do not add up"),
     "sizes add up to more": ({"tail": b""}, "do not add up"),
     "a stream beyond the chunk": (

@@ -3,8 +3,8 @@
 An executable specification: it follows the order of the pages and uses their names, and does
 nothing to be fast. It is the oracle of the tests, and a reader on a machine where nothing compiles.
 It imports nothing of z4ai outside this folder, and raises ``ValueError`` for a file that breaks a
-rule. ``zstandard`` is imported for planes that have sequences, ``ml_dtypes`` for arrays of dtypes
-that NumPy lacks; both only then.
+rule. ``zstandard`` is imported for planes that have sequences, ``brotli`` for planes coded by it,
+``ml_dtypes`` for arrays of dtypes that NumPy lacks; each only then.
 
 Entry points
 ------------
@@ -21,8 +21,8 @@ Entry points
 :func:`restore`
     The ``.safetensors`` file of a container.
 
-One page each: ``frame`` and ``zstn`` here; ``planes``, ``zstd_literals`` and ``xxh3`` are what they
-stand on.
+One page each: ``frame`` and ``zstn`` here; ``planes``, ``symbols``, ``contexts``, ``zstd_literals``
+and ``xxh3`` are what they stand on, and a module for each transform whose chunks are made of parts.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ and nothing is done twice to be fast.
 
 from __future__ import annotations
 
+import importlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import planes, zstd_literals
+from . import planes, symbols, zstd_literals
+from .wire import read_varint, take
 from .xxh3 import xxh3_64
 
 Bytes = bytes | bytearray | memoryview
@@ -61,7 +63,8 @@ DTYPES: dict[int, tuple[str, int, int | None]] = {
     55: ("uint2_unpacked", 1, 1),
 }
 
-#: id -> (name, width of an element); a transform has as many planes as its elements have bytes.
+#: id -> (name, width of an element) of the transforms to planes, which have as many planes as
+#: their elements have bytes. Those to symbols are `symbols.TRANSFORMS`.
 TRANSFORMS: dict[int, tuple[str, int]] = {
     0: ("bytes1", 1),
     1: ("bytes2", 2),
@@ -72,11 +75,23 @@ TRANSFORMS: dict[int, tuple[str, int]] = {
     6: ("float8", 8),
 }
 
-STORE, CONSTANT, ZSTD = 0, 1, 2
-CODECS = {STORE: "store", CONSTANT: "constant", ZSTD: "zstd"}
+#: id -> name of the transforms to parts, which is that of their module too; elements have the
+#: width of the dtype.
+STAGES = {16: "zeros", 17: "palette", 18: "grid", 19: "steps"}
 
-#: Table records that this reader understands: none is defined yet.
-TABLE_KINDS: frozenset[int] = frozenset()
+STORE, CONSTANT, ZSTD, CONTEXTS, FRAME, BROTLI = 0, 1, 2, 3, 4, 5
+CODECS = {
+    STORE: "store",
+    CONSTANT: "constant",
+    ZSTD: "zstd",
+    CONTEXTS: "contexts",
+    FRAME: "frame",
+    BROTLI: "brotli",
+}
+
+MODEL = 1
+#: Table records that this reader understands.
+TABLE_KINDS = frozenset({MODEL})
 FIRST_SKIPPABLE_KIND = 32768
 
 #: Names of NumPy and ml_dtypes for the dtype codes, where the two differ from ours.
@@ -111,6 +126,8 @@ MAX_NDIM = 64
 MIN_CHUNK_ENCODED_NBYTES = 26
 MAX_CHUNK_GROWTH = 1 << 16
 MAX_ZSTD_WINDOW = 1 << 27
+MAX_PARTS = 8
+MAX_DEPTH = 2
 
 # --- What a frame says ----------------------------------------------------------------------------
 
@@ -128,6 +145,7 @@ class Header:
     chunk_nbytes: int
     shape: tuple[int, ...]
     tables: tuple[tuple[int, bytes], ...]  #: (kind, bytes) of each record, skipped ones too
+    model: symbols.Model | None  #: what the table record of that kind says
     checksum: int
     nbytes: int  #: size of the header, its checksum included
 
@@ -149,7 +167,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Stream:
-    """One encoded plane."""
+    """One encoded plane, or whatever else a transform has streams of."""
 
     codec: int
     encoded: bytes
@@ -164,6 +182,7 @@ class Chunk:
     checksum: int
     transform: int
     streams: tuple[Stream, ...]
+    params: bytes
     tail: bytes
 
 
@@ -201,7 +220,11 @@ def decode_frame(frame: Bytes, *, alone: bool = True) -> Frame:
     ValueError
         If a rule of the format is broken.
     """
-    data = bytes(frame)
+    return _decode_frame(bytes(frame), alone, 0)
+
+
+def _decode_frame(data: bytes, alone: bool, depth: int) -> Frame:
+    """Decode a frame within `depth` others."""
     header = parse_header(data)
     chunks, end = _parse_chunks(data, header)
     if header.streamed or len(chunks) > 1:
@@ -211,7 +234,7 @@ def decode_frame(frame: Bytes, *, alone: bool = True) -> Frame:
     pieces = []
     offset = 0
     for chunk in chunks:
-        pieces.append(decode_chunk(chunk, header, offset))
+        pieces.append(decode_chunk(chunk, header, offset, depth))
         offset += chunk.content_nbytes
     return Frame(header, tuple(chunks), b"".join(pieces), end)
 
@@ -234,22 +257,22 @@ def parse_header(frame: Bytes) -> Header:
     """Parse and check the header of a frame, in the order that the page demands."""
     data = bytes(frame)
     # 1. magic
-    if _take(data, 0, 4, "magic") != MAGIC:
+    if take(data, 0, 4, "magic") != MAGIC:
         raise ValueError(f"magic is {data[:4]!r}, expected {MAGIC!r}")
     # 2. version
-    check_version(_take(data, 4, 1, "version")[0])
+    check_version(take(data, 4, 1, "version")[0])
     # 3. that the header is complete
     flags, dtype, ndim, content_nbytes, chunk_nbytes, tables_nbytes = struct.unpack(
-        "<BBBQII", _take(data, 5, 19, "header")
+        "<BBBQII", take(data, 5, 19, "header")
     )
     pos = 24
     shape = []
     for _ in range(ndim):
         dim, pos = read_varint(data, pos)
         shape.append(dim)
-    tables = _take(data, pos, tables_nbytes, "tables")
+    tables = take(data, pos, tables_nbytes, "tables")
     pos += tables_nbytes
-    (checksum,) = struct.unpack("<Q", _take(data, pos, 8, "header checksum"))
+    (checksum,) = struct.unpack("<Q", take(data, pos, 8, "header checksum"))
     # 4. its checksum
     if checksum != xxh3_64(data[:pos], 0):
         raise ValueError("header checksum does not match")
@@ -285,6 +308,7 @@ def parse_header(frame: Bytes) -> Header:
             elements *= dim
         if elements * array_nbytes != content_nbytes:
             raise ValueError(f"shape {shape} of {name} does not have {content_nbytes} bytes")
+    records = tuple(_parse_tables(tables))
     return Header(
         array=array,
         fortran=fortran,
@@ -294,7 +318,8 @@ def parse_header(frame: Bytes) -> Header:
         content_nbytes=None if streamed else content_nbytes,
         chunk_nbytes=chunk_nbytes,
         shape=tuple(shape),
-        tables=tuple(_parse_tables(tables)),
+        tables=records,
+        model=_parse_model(records),
         checksum=checksum,
         nbytes=pos + 8,
     )
@@ -310,31 +335,23 @@ def check_version(version: int) -> None:
         raise ValueError(f"format version {version} is unknown")
 
 
-def read_varint(data: bytes, pos: int) -> tuple[int, int]:
-    """Read an unsigned LEB128 number at ``pos``; return it and the position behind it."""
-    value = 0
-    for i in range(10):
-        byte = _take(data, pos + i, 1, "varint")[0]
-        value |= (byte & 0x7F) << 7 * i
-        if byte < 0x80:
-            if i and byte == 0:
-                raise ValueError("varint is not the shortest form of its value")
-            if value >= 2**64:
-                raise ValueError("varint does not fit in 64 bits")
-            return value, pos + i + 1
-    raise ValueError("varint does not fit in 64 bits")
-
-
 def _parse_tables(tables: bytes) -> Iterator[tuple[int, bytes]]:
     pos = 0
     while pos < len(tables):
-        kind, reserved, nbytes = struct.unpack("<HHI", _take(tables, pos, 8, "table record"))
+        kind, reserved, nbytes = struct.unpack("<HHI", take(tables, pos, 8, "table record"))
         if reserved:
             raise ValueError(f"reserved field of a table record is {reserved}")
         if kind not in TABLE_KINDS and kind < FIRST_SKIPPABLE_KIND:
             raise ValueError(f"table record of unknown kind {kind}")
-        yield kind, _take(tables, pos + 8, nbytes, "table record")
+        yield kind, take(tables, pos + 8, nbytes, "table record")
         pos += 8 + nbytes
+
+
+def _parse_model(records: tuple[tuple[int, bytes], ...]) -> symbols.Model | None:
+    models = [record for kind, record in records if kind == MODEL]
+    if len(models) > 1:
+        raise ValueError(f"{len(models)} models in a frame")
+    return symbols.parse_model(models[0]) if models else None
 
 
 # --- Chunks ---------------------------------------------------------------------------------------
@@ -345,7 +362,7 @@ def _parse_chunks(data: bytes, header: Header) -> tuple[list[Chunk], int]:
     pos = header.nbytes
     chunks: list[Chunk] = []
     if header.content_nbytes is None:
-        while _take(data, pos, 4, "chunk") != bytes(4):
+        while take(data, pos, 4, "chunk") != bytes(4):
             if chunks and chunks[-1].content_nbytes != header.chunk_nbytes:
                 raise ValueError(f"chunk {len(chunks) - 1} is short, but not the last")
             chunk = _parse_chunk(data, pos, header)
@@ -372,37 +389,42 @@ def _parse_chunks(data: bytes, header: Header) -> tuple[list[Chunk], int]:
 
 def _parse_chunk(data: bytes, pos: int, header: Header) -> Chunk:
     encoded_nbytes, content_nbytes, checksum, transform, n_streams, params_nbytes = struct.unpack(
-        "<IIQBBH", _take(data, pos, 20, "chunk header")
+        "<IIQBBH", take(data, pos, 20, "chunk header")
     )
-    chunk = _take(data, pos, encoded_nbytes, "chunk")
+    chunk = take(data, pos, encoded_nbytes, "chunk")
     if content_nbytes < 1:
         raise ValueError("a chunk without content")
     if encoded_nbytes > content_nbytes + MAX_CHUNK_GROWTH:
         raise ValueError(f"{encoded_nbytes} bytes for {content_nbytes} content bytes")
-    if transform not in TRANSFORMS:
-        raise ValueError(f"transform {transform} is unknown")
-    name, width = TRANSFORMS[transform]
+    name, width = transform_of(transform, header)
     if width not in (1, header.width):
         raise ValueError(f"transform {name} with {header.dtype_name} of width {header.width}")
-    if n_streams != width:
+    if transform in STAGES:
+        if not 1 <= n_streams <= MAX_PARTS:
+            raise ValueError(f"{n_streams} streams, but {name} has 1 to {MAX_PARTS} parts")
+    elif n_streams != width:
         raise ValueError(f"{n_streams} streams, but {name} has {width} planes")
-    if params_nbytes:
+    if params_nbytes and transform in TRANSFORMS:
         raise ValueError(f"{params_nbytes} bytes of parameters, but {name} has none")
     if content_nbytes < width:
         raise ValueError(f"a chunk of {name} without a whole element")
+    if transform in symbols.TRANSFORMS and header.model is None:
+        raise ValueError(f"a chunk of {name} in a frame without a model")
 
     here = 20
     table = []
     for _ in range(n_streams):
-        codec, nbytes = struct.unpack("<BI", _take(chunk, here, 5, "streams"))
+        codec, nbytes = struct.unpack("<BI", take(chunk, here, 5, "streams"))
         if codec not in CODECS:
             raise ValueError(f"codec {codec} is unknown")
         table.append((codec, nbytes))
         here += 5
+    params = take(chunk, here, params_nbytes, "params")
+    here += params_nbytes
     streams: dict[int, Stream] = {}
     for number in reversed(range(n_streams)):
         codec, nbytes = table[number]
-        streams[number] = Stream(codec, _take(chunk, here, nbytes, f"stream {number}"))
+        streams[number] = Stream(codec, take(chunk, here, nbytes, f"stream {number}"))
         here += nbytes
     tail = chunk[here:]
     if len(tail) != content_nbytes % width:
@@ -413,23 +435,92 @@ def _parse_chunk(data: bytes, pos: int, header: Header) -> Chunk:
         checksum=checksum,
         transform=transform,
         streams=tuple(streams[number] for number in range(n_streams)),
+        params=params,
         tail=tail,
     )
 
 
-def decode_chunk(chunk: Chunk, header: Header, offset: int) -> bytes:
-    """Restore the content bytes of one chunk that begins at ``offset`` in the content."""
-    name, width = TRANSFORMS[chunk.transform]
-    n = chunk.content_nbytes // width
-    decoded = [decode_stream(stream, n) for stream in chunk.streams]
-    elements = planes.interleave(decoded, name)
-    if header.big_endian:
-        # The transform's elements: in a chunk of width 1 there is nothing to reverse.
-        elements = planes.swap_bytes(elements, width)
-    content = elements + chunk.tail
+def transform_of(number: int, header: Header) -> tuple[str, int]:
+    """Return the name of a transform and the width of its elements."""
+    if number in TRANSFORMS:
+        return TRANSFORMS[number]
+    if number in symbols.TRANSFORMS:
+        return symbols.TRANSFORMS[number][:2]
+    if number in STAGES:
+        return STAGES[number], header.width
+    raise ValueError(f"transform {number} is unknown")
+
+
+def decode_chunk(chunk: Chunk, header: Header, offset: int, depth: int = 0) -> bytes:
+    """Restore the content bytes of one chunk that begins at ``offset`` in the content, and check.
+
+    ``depth`` is the number of frames that its frame is a part within.
+    """
+    content = restore_chunk(chunk, header, offset, depth)
     if xxh3_64(content, offset) != chunk.checksum:
         raise ValueError(f"checksum of the chunk at content offset {offset} does not match")
     return content
+
+
+def restore_chunk(chunk: Chunk, header: Header, offset: int, depth: int = 0) -> bytes:
+    """Restore the content bytes of one chunk, whatever its checksum says."""
+    name, width = transform_of(chunk.transform, header)
+    n = chunk.content_nbytes // width
+    if chunk.transform in TRANSFORMS:
+        decoded = [decode_stream(stream, n) for stream in chunk.streams]
+        elements = planes.interleave(decoded, name)
+    elif chunk.transform in symbols.TRANSFORMS:
+        elements = _restore_symbols(chunk, header, n, offset // width)
+    else:
+        elements = _restore_parts(chunk, name, width, n, depth)
+    if header.big_endian:
+        # The transform's elements: in a chunk of width 1 there is nothing to reverse.
+        elements = planes.swap_bytes(elements, width)
+    return elements + chunk.tail
+
+
+def _restore_symbols(chunk: Chunk, header: Header, n: int, first: int) -> bytes:
+    """docs/format/codecs/symbols.md: streams to what `symbols.restore` takes."""
+    assert header.model is not None
+    transform = symbols.TRANSFORMS[chunk.transform]
+    if n > symbols.MAX_ELEMENTS:
+        raise ValueError(f"{n} elements in a chunk, at most {symbols.MAX_ELEMENTS}")
+    stream, *others = chunk.streams
+    if stream.codec != CONTEXTS:
+        raise ValueError(f"symbols by codec {CODECS[stream.codec]}")
+    remainders = None
+    if others:
+        if others[0].codec == STORE:
+            remainders = symbols.unpack(others[0].encoded, transform.remainder_bits, n)
+        else:
+            remainders = decode_stream(others[0], n)
+    low = [decode_stream(other, n) for other in others[1:]]
+    return symbols.restore(
+        transform, header.model, chunk.params, stream.encoded, remainders, low, n, first
+    )
+
+
+def _restore_parts(chunk: Chunk, name: str, width: int, n: int, depth: int) -> bytes:
+    """docs/format/codecs/structure.md."""
+    if depth == MAX_DEPTH:
+        raise ValueError("parts within parts within parts")
+    parts = [_decode_part(stream, depth + 1) for stream in chunk.streams]
+    # A stage is written by itself; imported here, it may use what this module has.
+    stage = importlib.import_module(f".{name}", __package__)
+    elements: bytes = stage.join(chunk.params, parts, width, n * width)
+    if len(elements) != n * width:
+        raise ValueError(f"{name} restores {len(elements)} bytes, expected {n * width}")
+    return elements
+
+
+def _decode_part(stream: Stream, depth: int) -> bytes:
+    if stream.codec != FRAME:
+        raise ValueError(f"a part by codec {CODECS[stream.codec]}")
+    header = parse_header(stream.encoded)
+    for flag in ("array", "streamed", "big_endian"):
+        if getattr(header, flag):
+            raise ValueError(f"a part with flag {flag}")
+    return _decode_frame(stream.encoded, True, depth).content
 
 
 # --- Codecs: docs/format/codecs/ ------------------------------------------------------------------
@@ -445,7 +536,12 @@ def decode_stream(stream: Stream, n: int) -> bytes:
         if len(stream.encoded) != 1:
             raise ValueError(f"a constant stream of {len(stream.encoded)} bytes, expected 1")
         return stream.encoded * n
-    plane = _decode_zstd(stream.encoded, n)
+    if stream.codec == ZSTD:
+        plane = _decode_zstd(stream.encoded, n)
+    elif stream.codec == BROTLI:
+        plane = _decode_brotli(stream.encoded, n)
+    else:
+        raise ValueError(f"a plane by codec {CODECS[stream.codec]}")
     if len(plane) != n:
         raise ValueError(f"a stream decodes to {len(plane)} bytes, expected {n}")
     return plane
@@ -491,13 +587,32 @@ def _decode_by_library(encoded: bytes, n: int) -> bytes:
     return plane
 
 
+def _decode_brotli(encoded: bytes, n: int) -> bytes:
+    """Decode one Brotli stream, but little more than ``n`` bytes of it."""
+    import brotli
+
+    decoder = brotli.Decompressor()
+    plane, fresh = b"", encoded
+    try:
+        while not decoder.is_finished():
+            more = decoder.process(fresh, output_buffer_limit=n + 1)
+            if not more and not decoder.is_finished():
+                raise ValueError("truncated: a Brotli stream ends early")
+            plane, fresh = plane + more, b""
+            if len(plane) > n:
+                raise ValueError(f"a Brotli stream holds more than {n} bytes")
+    except brotli.error as error:
+        raise ValueError(f"a Brotli stream does not decode: {error}") from error
+    return plane
+
+
 # --- Trailer --------------------------------------------------------------------------------------
 
 
 def _parse_trailer(data: bytes, pos: int, header: Header, chunks: list[Chunk]) -> int:
     """Check the trailer at ``pos``; return the position behind it."""
     sizes = struct.pack(f"<{len(chunks)}I", *(chunk.encoded_nbytes for chunk in chunks))
-    trailer = _take(data, pos, 32 + len(sizes), "trailer")
+    trailer = take(data, pos, 32 + len(sizes), "trailer")
     body = trailer[:-12]
     checksum, magic = struct.unpack("<Q4s", trailer[-12:])
     if magic != END_MAGIC:
@@ -573,10 +688,3 @@ def _as_array(header: Header, content: bytes) -> npt.NDArray[Any]:
     dtype = numpy_dtype(header.dtype, big_endian=header.big_endian)
     flat = np.frombuffer(bytearray(content), dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
-
-
-def _take(data: bytes, pos: int, nbytes: int, what: str) -> bytes:
-    """Return ``nbytes`` bytes at ``pos``, or say that the file ends early."""
-    if nbytes > len(data) - pos:
-        raise ValueError(f"truncated: {what} needs {nbytes} bytes, {max(len(data) - pos, 0)} left")
-    return data[pos : pos + nbytes]

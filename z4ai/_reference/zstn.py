@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .frame import Bytes, Header, _take, check_version, decode_frame, parse_header
+from .frame import Bytes, Header, check_version, decode_frame, parse_header
+from .wire import take
 from .xxh3 import xxh3_64
 
 MAGIC = b"ZSTN"
@@ -161,10 +162,10 @@ def restore(container: Bytes) -> bytes:
 
 def _parse_header(data: bytes) -> int:
     """Check the header; return its checksum."""
-    if _take(data, 0, 4, "magic") != MAGIC:
+    if take(data, 0, 4, "magic") != MAGIC:
         raise ValueError(f"magic is {data[:4]!r}, expected {MAGIC!r}")
-    check_version(_take(data, 4, 1, "version")[0])
-    (checksum,) = struct.unpack("<Q", _take(data, 0, HEADER_NBYTES, "header")[8:])
+    check_version(take(data, 4, 1, "version")[0])
+    (checksum,) = struct.unpack("<Q", take(data, 0, HEADER_NBYTES, "header")[8:])
     if checksum != xxh3_64(data[:8], 0):
         raise ValueError("header checksum does not match")
     if data[5:8] != bytes(3):
@@ -202,12 +203,12 @@ def _parse_footer(data: bytes, header_checksum: int) -> tuple[int, int, int]:
 
 def _split_index(index: bytes) -> tuple[bytes, list[tuple[int, int, int]]]:
     """Split the content of the index into the JSON header and the locations."""
-    (header_nbytes,) = struct.unpack("<Q", _take(index, 0, 8, "header_nbytes"))
+    (header_nbytes,) = struct.unpack("<Q", take(index, 0, 8, "header_nbytes"))
     if header_nbytes > MAX_JSON_NBYTES:
         raise ValueError(f"a JSON header of {header_nbytes} bytes, at most {MAX_JSON_NBYTES}")
-    header = _take(index, 8, header_nbytes, "JSON header")
+    header = take(index, 8, header_nbytes, "JSON header")
     pos = 8 + header_nbytes
-    (n_tensors,) = struct.unpack("<Q", _take(index, pos, 8, "n_tensors"))
+    (n_tensors,) = struct.unpack("<Q", take(index, pos, 8, "n_tensors"))
     locations = index[pos + 8 :]
     if len(locations) != 24 * n_tensors:
         raise ValueError(f"{len(locations)} bytes of locations for {n_tensors} tensors")
@@ -244,7 +245,7 @@ def _content_nbytes(header: Header, data: bytes, tensor: Tensor) -> int:
     if header.content_nbytes is not None:
         return header.content_nbytes
     end = tensor.frame_offset + tensor.frame_nbytes
-    return int(struct.unpack("<Q", _take(data[:end], end - 20, 8, "trailer"))[0])
+    return int(struct.unpack("<Q", take(data[:end], end - 20, 8, "trailer"))[0])
 
 
 # --- The JSON header of a .safetensors file -------------------------------------------------------
