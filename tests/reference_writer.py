@@ -15,19 +15,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import symbols_writer
 import xxhash
 import zstandard
+from symbols_writer import varint
 
-from z4ai._reference.frame import CODECS, DTYPES, TRANSFORMS
+from z4ai._reference.frame import CODECS, DTYPES, FRAME, MODEL, STAGES, TRANSFORMS
 
 DTYPE_CODES = {name: code for code, (name, _, _) in DTYPES.items()}
 TRANSFORM_IDS = {name: number for number, (name, _) in TRANSFORMS.items()}
+STAGE_IDS = {name: number for number, name in STAGES.items()}
 CODEC_IDS = {name: number for number, name in CODECS.items()}
 
 #: The codec of one plane: a name of ENCODERS, or (codec id, encoded bytes) as they are.
 Codec = str | tuple[int, bytes]
-#: Transform of a chunk, and the codec of all its planes or of each.
-Plan = tuple[str, Codec | Sequence[Codec]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A chunk of parts: its parameters, a frame for each part, and the width of its elements."""
+
+    params: bytes
+    frames: Sequence[bytes]
+    width: int
+
+
+#: Transform of a chunk, and the codec of all its planes or of each. Of symbols, those of streams
+#: 1 … w−1: stream 0 has but one codec.
+Plan = tuple[str, Codec | Sequence[Codec] | Parts]
 Fields = Mapping[str, Any]
 
 STORED: Plan = ("bytes1", "store")
@@ -35,15 +50,6 @@ STORED: Plan = ("bytes1", "store")
 
 def xxh3(data: bytes, seed: int) -> int:
     return int(xxhash.xxh3_64_intdigest(data, seed))
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 # --- Planes and streams ---------------------------------------------------------------------------
@@ -72,6 +78,12 @@ def _constant(plane: bytes) -> bytes:
     return plane[:1]
 
 
+def _brotli(plane: bytes) -> bytes:
+    import brotli
+
+    return bytes(brotli.compress(plane, quality=5))
+
+
 ENCODERS = {
     "store": (CODEC_IDS["store"], bytes),
     "constant": (CODEC_IDS["constant"], _constant),
@@ -79,6 +91,7 @@ ENCODERS = {
     "zstd-19": (CODEC_IDS["zstd"], lambda plane: zstd(plane, 19)),
     "zstd-negative": (CODEC_IDS["zstd"], lambda plane: zstd(plane, -5)),
     "zstd+checksum": (CODEC_IDS["zstd"], lambda plane: zstd(plane, write_checksum=True)),
+    "brotli": (CODEC_IDS["brotli"], _brotli),
 }
 
 
@@ -134,27 +147,48 @@ def write_chunk(
     offset: int = 0,
     plan: Plan = STORED,
     big_endian: bool = False,
+    fitted: symbols_writer.Fitted | None = None,
     override: Fields | None = None,
 ) -> bytes:
-    """One chunk whose content begins at ``offset`` of the frame's."""
+    """One chunk whose content begins at ``offset`` of the frame's.
+
+    ``fitted`` is the model of a chunk of symbols, of which ``override`` may have ``rows``,
+    ``rare``, ``raw`` and ``symbols``, the bytes that stream 0 consists of, and their parameters.
+    """
     transform, codecs = plan
-    width = TRANSFORMS[TRANSFORM_IDS[transform]][1]
-    if len(content) < width:
-        transform, codecs, width = "bytes1", "store", 1
-    whole = len(content) // width * width
-    elements = content[:whole]
-    if big_endian:
-        elements = np.frombuffer(elements, f">u{width}").astype(f"<u{width}").tobytes()
-    planes = split(elements, transform)
-    if isinstance(codecs, str) or isinstance(codecs[0], int):
-        codecs = [codecs] * len(planes)
+    if len(content) < width_of(plan):
+        plan = transform, codecs = STORED
+    elements = whole_elements(content, plan, big_endian=big_endian)
+    params = b""
+    if isinstance(codecs, Parts):
+        number = STAGE_IDS[transform]
+        encoded = [(FRAME, frame) for frame in codecs.frames]
+        params = codecs.params
+    elif transform in symbols_writer.KINDS:
+        assert fitted is not None, "symbols without a model"
+        number = symbols_writer.KINDS[transform].number
+        stream, params = fitted.stream((transform, elements, offset // width_of(plan)), override)
+        encoded = [(CODEC_IDS["contexts"], stream)]
+        if width_of(plan) > 1:
+            planes = [symbols_writer.remainders(elements, transform)]
+            planes += symbols_writer.low_planes(elements, transform)
+            each = _of_each(codecs, len(planes))
+            if each[0] == "store":
+                bits = symbols_writer.remainder_bits(transform)
+                planes[0] = symbols_writer.pack(planes[0], bits)
+            encoded += [encode(plane, codec) for plane, codec in zip(planes, each, strict=True)]
+    else:
+        number = TRANSFORM_IDS[transform]
+        planes = split(elements, transform)
+        each = _of_each(codecs, len(planes))
+        encoded = [encode(plane, codec) for plane, codec in zip(planes, each, strict=True)]
     fields = {
         "content_nbytes": len(content),
         "checksum": xxh3(content, offset),
-        "transform": TRANSFORM_IDS[transform],
-        "streams": [encode(plane, codec) for plane, codec in zip(planes, codecs, strict=True)],
-        "params": b"",
-        "tail": content[whole:],
+        "transform": number,
+        "streams": encoded,
+        "params": params,
+        "tail": content[len(elements) :],
         **(override or {}),
     }
     streams = fields["streams"]
@@ -173,6 +207,31 @@ def write_chunk(
         )
         + body
     )
+
+
+def width_of(plan: Plan) -> int:
+    transform, codecs = plan
+    if isinstance(codecs, Parts):
+        return codecs.width
+    if transform in symbols_writer.KINDS:
+        return symbols_writer.KINDS[transform].width
+    return TRANSFORMS[TRANSFORM_IDS[transform]][1]
+
+
+def whole_elements(content: bytes, plan: Plan, *, big_endian: bool) -> bytes:
+    """The whole elements of a chunk as little-endian words."""
+    width = width_of(plan)
+    elements = content[: len(content) // width * width]
+    if big_endian:
+        return np.frombuffer(elements, f">u{width}").astype(f"<u{width}").tobytes()
+    return elements
+
+
+def _of_each(codecs: Codec | Sequence[Codec] | Parts, n: int) -> Sequence[Codec]:
+    assert not isinstance(codecs, Parts)
+    if isinstance(codecs, str) or isinstance(codecs[0], int):
+        return [codecs] * n
+    return codecs
 
 
 def write_trailer(
@@ -208,6 +267,8 @@ def write_frame(
     streamed: bool = False,
     chunk_nbytes: int = 1 << 21,
     tables: Sequence[tuple[int, bytes]] = (),
+    model: symbols_writer.Model | None = None,
+    model_fields: Fields | None = None,
     header: Fields | None = None,
     chunks: Mapping[int, Fields] | None = None,
     trailer: Fields | None = None,
@@ -218,8 +279,25 @@ def write_frame(
 
     ``plans`` are taken in turn, one a chunk. ``header``, ``chunks[k]`` and ``trailer`` override
     fields of those parts. ``pieces`` says the content of each chunk instead of cutting ``content``
-    by ``chunk_nbytes``; ``with_trailer`` forces or forbids the trailer.
+    by ``chunk_nbytes``; ``with_trailer`` forces or forbids the trailer. ``model`` is what chunks of
+    symbols share; its record is put in front of ``tables``, after ``model_fields`` have overridden
+    what it says.
     """
+    if pieces is None:
+        starts = range(0, len(content), chunk_nbytes)
+        pieces = [content[start : start + chunk_nbytes] for start in starts]
+    fitted = None
+    if model is not None:
+        counted = []
+        offset = 0
+        for k, piece in enumerate(pieces):
+            plan = plans[k % len(plans)]
+            if plan[0] in symbols_writer.KINDS and len(piece) >= width_of(plan):
+                elements = whole_elements(piece, plan, big_endian=big_endian)
+                counted.append((plan[0], elements, offset // width_of(plan)))
+            offset += len(piece)
+        fitted = symbols_writer.fit(model, counted)
+        tables = [(MODEL, fitted.record(model_fields)), *tables]
     head = write_header(
         content_nbytes=len(content),
         dtype=dtype,
@@ -231,9 +309,6 @@ def write_frame(
         tables=tables,
         override=header,
     )
-    if pieces is None:
-        starts = range(0, len(content), chunk_nbytes)
-        pieces = [content[start : start + chunk_nbytes] for start in starts]
     encoded = []
     offset = 0
     for k, piece in enumerate(pieces):
@@ -243,6 +318,7 @@ def write_frame(
                 offset=offset,
                 plan=plans[k % len(plans)],
                 big_endian=big_endian,
+                fitted=fitted,
                 override=(chunks or {}).get(k),
             )
         )
