@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGES = {
     "zipnn": ["zipnn==0.5.4", "torch==2.13.0"],
-    "lmzip": ["lmzip==1.3.0"],
+    "lmzip": ["lmzip[zstd]==1.3.0"],
     "bigsmall": ["bigsmall==4.0.0", "safetensors", "numpy"],
     "openzl": ["openzl==0.3.0", "numpy"],
     "pcodec": ["pcodec==1.1.0", "numpy"],

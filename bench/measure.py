@@ -24,7 +24,8 @@ from typing import Any
 from bench.rivals import Sample
 
 __all__ = ["MIN_ROUNDS", "Comparison", "Row", "input_file", "machine", "rounds_option"]
-__all__ += ["print_comparisons", "print_rows", "print_table", "take_turns", "write_json"]
+__all__ += ["print_comparisons", "print_markdown", "print_rows", "print_table"]
+__all__ += ["take_turns", "write_json"]
 
 MIN_ROUNDS = 7
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,6 +93,10 @@ class Comparison:
     def paired(self) -> float:
         pairs = zip(self.against.seconds, self.row.seconds, strict=True)
         return statistics.median(theirs / ours for theirs, ours in pairs)
+
+    @property
+    def met(self) -> bool:
+        return self.goal is None or min(self.best, self.paired) >= self.goal
 
 
 def take_turns(
@@ -171,6 +176,15 @@ def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str 
     sys.stdout.flush()
 
 
+def print_markdown(head: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print a table for a page of documentation."""
+    if title:
+        print(f"\n{title}\n")
+    for line in (head, ["---"] * len(head), *lines):
+        print("| " + " | ".join(line) + " |")
+    sys.stdout.flush()
+
+
 def print_rows(rows: Sequence[Row], title: str = "") -> None:
     """Print speeds in GB/s of content, and the page faults of a call (many: fresh memory)."""
     lines = [
@@ -191,7 +205,7 @@ def print_comparisons(comparisons: Sequence[Comparison], title: str = "") -> Non
     lines = []
     for c in comparisons:
         goal = "" if c.goal is None else f">= {c.goal:g}"
-        verdict = "" if c.goal is None else ("yes" if min(c.best, c.paired) >= c.goal else "NO")
+        verdict = "" if c.goal is None else ("yes" if c.met else "NO")
         lines.append([c.label, f"{c.best:.2f}", f"{c.paired:.2f}", goal, verdict])
     print_table(["times faster", "of best", "paired", "goal", "met"], lines, title)
 

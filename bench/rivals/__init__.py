@@ -54,17 +54,27 @@ class Worker:
         Interpreter of each rival.
     recycle : bool
         Keep freed memory mapped, so that outputs land on warm pages.
+    isa : str, optional
+        Instruction set that z4ai must use; RuntimeError where it cannot run.
     options
         Passed to the adapter, such as ``threads=1`` or ``effort="fast"``.
     """
 
     def __init__(
-        self, name: str, pythons: dict[str, str], *, recycle: bool = False, **options: Any
+        self,
+        name: str,
+        pythons: dict[str, str],
+        *,
+        recycle: bool = False,
+        isa: str | None = None,
+        **options: Any,
     ) -> None:
         python = sys.executable if name in OURS else pythons.get(name)
         if python is None:
             raise Missing(f"no interpreter for {name}: --python {name}=PATH or --rivals DIR")
         env = {**os.environ, **(RECYCLE if recycle else {})}
+        if isa is not None:
+            env["Z4AI_ISA"] = isa
         if name in OURS:  # after what is installed: the source tree, as for the benchmark itself
             env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         else:
@@ -110,6 +120,10 @@ class Worker:
         return Sample(
             reply["seconds"], reply["cpu_seconds"], reply["faults"], reply.get("encoded_nbytes", 0)
         )
+
+    def smallest(self, path: str | Path) -> dict[str, Any]:
+        """Return the smallest file that the codec makes of the file: nbytes, way, ways."""
+        return self._ask("smallest", path=str(path))
 
     def close(self) -> None:
         """End the process."""

@@ -15,6 +15,7 @@ __all__ = ["ADAPTERS", "Adapter", "make"]
 class Adapter:
     """A codec with fixed options."""
 
+    name = ""
     version = ""
     OPS = ("encode", "decode", "decode_into", "encode_file", "decode_file")
 
@@ -288,4 +289,6 @@ ADAPTERS: dict[str, type[Adapter]] = {
 
 def make(name: str, **options: Any) -> Adapter:
     """Return the adapter of that name."""
-    return ADAPTERS[name](**options)
+    adapter = ADAPTERS[name](**options)
+    adapter.name = name
+    return adapter

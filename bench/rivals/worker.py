@@ -1,8 +1,9 @@
 """One codec in a process of its own, driven over stdin and stdout by JSON lines.
 
 Run by the interpreter of the environment where the codec is installed; imports the standard
-library, `adapters` beside it, and what the adapter imports. Times are taken here, around the one
-call, so that pipes and checks are outside. Every result is compared with the input, untimed.
+library, `adapters` and `smallest` beside it, and what the adapter imports. Times are taken here,
+around the one call, so that pipes and checks are outside. Every result is compared with the input,
+untimed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parent))  # last, so that it shadows nothing
 
 import adapters
+import smallest
 
 try:
     import resource
@@ -87,6 +89,9 @@ class Server:
 
     def decode_file(self, src: str, dst: str) -> dict[str, Any]:
         return self.timed(self.adapter.decode_file, src, dst)[1]
+
+    def smallest(self, path: str) -> dict[str, Any]:
+        return smallest.smallest(self.adapter.name, path)
 
 
 def main() -> None:
