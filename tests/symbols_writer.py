@@ -297,5 +297,6 @@ def fit(model: Model, pieces: Sequence[Piece]) -> Fitted:
 
 
 def table(*counts: Sequence[int], precision: int = 3) -> bytes:
-    """The description of tables that fit counted symbols."""
-    return contexts.write_tables(counts, precision)[0]
+    """The description of tables that fit counted symbols, those not counted being behind."""
+    padded = [[*row, *[0] * (256 - len(row))] for row in counts]
+    return contexts.write_tables(padded, precision)[0]
