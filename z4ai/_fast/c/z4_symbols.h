@@ -71,7 +71,7 @@ static inline void z4_symbols_pack2h(const uint8_t *from, size_t n, uint8_t *to)
             for (int p = 2; p < w_; p++)                                                           \
                 planes[p] = low[p - 2] + i;                                                        \
             z4_split_bytes##w_##_##isa_(src + w_ * i, m, planes);                                  \
-            z4_symbols_fold_body(half[0], half[1], m, base, symbols + i, rest + i, k_);            \
+            z4_symbols_fold_##isa_(half[0], half[1], m, base, symbols + i, rest + i, k_);          \
         }                                                                                          \
     }                                                                                              \
     target_ static void z4_symbols_merge##w_##_##isa_(                                             \
@@ -84,7 +84,7 @@ static inline void z4_symbols_pack2h(const uint8_t *from, size_t n, uint8_t *to)
             const size_t m = n - i < Z4_SYMBOLS_TILE ? n - i : Z4_SYMBOLS_TILE;                    \
             for (int p = 2; p < w_; p++)                                                           \
                 planes[p] = low[p - 2] + i;                                                        \
-            z4_symbols_unfold_body(symbols + i, rest + i, m, base, half[0], half[1], k_);          \
+            z4_symbols_unfold_##isa_(symbols + i, rest + i, m, base, half[0], half[1], k_);        \
             z4_interleave_bytes##w_##_##isa_(planes, m, dst + w_ * i);                             \
         }                                                                                          \
     }                                                                                              \
@@ -111,32 +111,21 @@ static inline void z4_symbols_pack2h(const uint8_t *from, size_t n, uint8_t *to)
     target_ static void z4_symbols_pack_r##r_##_##isa_(const uint8_t *rest, size_t n,              \
                                                        uint8_t *packed)                            \
     {                                                                                              \
-        z4_symbols_pack_body(rest, n, packed, r_);                                                 \
+        for (; n >= 64; n -= 64, rest += 64, packed += 8 * r_)                                     \
+            z4_symbols_pack_group_##isa_(rest, packed, r_);                                        \
+        z4_symbols_pack_tail(rest, n, packed, r_);                                                 \
     }                                                                                              \
     target_ static void z4_symbols_unpack_r##r_##_##isa_(const uint8_t *packed, size_t n,          \
                                                          uint8_t *rest)                            \
     {                                                                                              \
-        z4_symbols_unpack_body(packed, n, rest, r_);                                               \
+        for (; n >= 64; n -= 64, rest += 64, packed += 8 * r_)                                     \
+            z4_symbols_unpack_group_##isa_(packed, rest, r_);                                      \
+        z4_symbols_unpack_tail(packed, n, rest, r_);                                               \
     }
 
 #define Z4_SYMBOLS_VARIANT(isa_, target_)                                                          \
     Z4_SYMBOLS_PACK(isa_, target_, 4)                                                              \
     Z4_SYMBOLS_PACK(isa_, target_, 6)                                                              \
-    target_ static void z4_symbols_split2_##isa_(const uint8_t *src, size_t n, unsigned base,      \
-                                                 uint8_t *symbols, uint8_t *rest,                  \
-                                                 uint8_t *const *low)                              \
-    {                                                                                              \
-        (void)low;                                                                                 \
-        z4_symbols_split_body(src, 0, n, base, symbols, rest, 5);                                  \
-    }                                                                                              \
-    target_ static void z4_symbols_merge2_##isa_(const uint8_t *symbols, const uint8_t *rest,      \
-                                                 const uint8_t *const *low, size_t n,              \
-                                                 unsigned base, uint8_t *dst)                      \
-    {                                                                                              \
-        (void)low;                                                                                 \
-        z4_symbols_merge_body(symbols, rest, 0, n, base, dst, 5);                                  \
-    }                                                                                              \
-    Z4_SYMBOLS_STAGED(isa_, target_, 2, 2, 6)                                                      \
     target_ static void z4_symbols_split2h_##isa_(const uint8_t *src, size_t n, unsigned base,     \
                                                   uint8_t *symbols, uint8_t *rest,                 \
                                                   uint8_t *const *low)                             \
@@ -155,12 +144,6 @@ static inline void z4_symbols_pack2h(const uint8_t *from, size_t n, uint8_t *to)
     }                                                                                              \
     Z4_SYMBOLS_WIDE(isa_, target_, 4, 5, 6)                                                        \
     Z4_SYMBOLS_WIDE(isa_, target_, 8, 3, 4)                                                        \
-    target_ static void z4_symbols_contexts_##isa_(unsigned row, const uint8_t *columns, size_t n, \
-                                                   unsigned shift, unsigned most,                  \
-                                                   uint8_t *contexts)                              \
-    {                                                                                              \
-        z4_symbols_contexts_body(row, columns, 0, n, shift, most, contexts);                       \
-    }                                                                                              \
     target_ static void z4_symbols_count_##isa_(const uint8_t *symbols, const uint8_t *contexts,   \
                                                 size_t n, uint32_t(*counts)[256])                  \
     {                                                                                              \
@@ -173,9 +156,53 @@ static inline void z4_symbols_pack2h(const uint8_t *from, size_t n, uint8_t *to)
                             : z4_symbols_weigh_body(symbols, 0, n, floor, sums);                   \
     }
 
+static inline void z4_symbols_split2_scalar(const uint8_t *src, size_t n, unsigned base,
+                                            uint8_t *symbols, uint8_t *rest, uint8_t *const *low)
+{
+    (void)low;
+    z4_symbols_split_body(src, 0, n, base, symbols, rest, 5);
+}
+static inline void z4_symbols_merge2_scalar(const uint8_t *symbols, const uint8_t *rest,
+                                            const uint8_t *const *low, size_t n, unsigned base,
+                                            uint8_t *dst)
+{
+    (void)low;
+    z4_symbols_merge_body(symbols, rest, 0, n, base, dst, 5);
+}
+static inline void z4_symbols_merge_packed2_scalar(const uint8_t *symbols, const uint8_t *packed,
+                                                   const uint8_t *const *low, size_t n,
+                                                   unsigned base, uint8_t *dst)
+{
+    size_t i = 0;
+    uint8_t rest[64];
+    (void)low;
+    for (; i + 64 <= n; i += 64, packed += 48) {
+        z4_symbols_unpack_group_scalar(packed, rest, 6);
+        z4_symbols_merge_body(symbols + i, rest, 0, 64, base, dst + 2 * i, 5);
+    }
+    z4_symbols_merge_packed_tail(symbols, packed, i, n, base, dst);
+}
+Z4_INLINE void z4_symbols_fold_scalar(const uint8_t *high, const uint8_t *low, size_t n,
+                                      unsigned base, uint8_t *symbols, uint8_t *rest, unsigned k)
+{
+    z4_symbols_fold_body(high, low, 0, n, base, symbols, rest, k);
+}
+Z4_INLINE void z4_symbols_unfold_scalar(const uint8_t *symbols, const uint8_t *rest, size_t n,
+                                        unsigned base, uint8_t *high, uint8_t *low, unsigned k)
+{
+    z4_symbols_unfold_body(symbols, rest, 0, n, base, high, low, k);
+}
+static inline void z4_symbols_contexts_scalar(unsigned row, const uint8_t *columns, size_t n,
+                                              unsigned shift, unsigned most, uint8_t *contexts)
+{
+    z4_symbols_contexts_body(row, columns, 0, n, shift, most, contexts);
+}
 #define Z4_SYMBOLS_NO_TARGET
 Z4_SYMBOLS_VARIANT(scalar, Z4_SYMBOLS_NO_TARGET)
+
 #if Z4_X86
+#include "z4_symbols_avx2.h"
+#include "z4_symbols_avx512.h"
 Z4_SYMBOLS_VARIANT(avx2, Z4_TARGET_AVX2)
 Z4_SYMBOLS_VARIANT(avx512, Z4_TARGET_AVX512)
 #endif

@@ -54,11 +54,11 @@ Z4_INLINE void z4_symbols_merge_body(const uint8_t *Z4_RESTRICT symbols,
 }
 
 Z4_INLINE void z4_symbols_fold_body(const uint8_t *Z4_RESTRICT high,
-                                    const uint8_t *Z4_RESTRICT low, size_t n, unsigned base,
-                                    uint8_t *Z4_RESTRICT symbols, uint8_t *Z4_RESTRICT rest,
-                                    unsigned k)
+                                    const uint8_t *Z4_RESTRICT low, size_t i, size_t n,
+                                    unsigned base, uint8_t *Z4_RESTRICT symbols,
+                                    uint8_t *Z4_RESTRICT rest, unsigned k)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         const uint16_t t = (uint16_t)(high[i] << 8 | low[i]);
         symbols[i] = z4_symbols_of((uint16_t)((t & 0x7fff) >> k), (uint16_t)base);
         rest[i] = z4_symbols_rest_of(t, k);
@@ -66,12 +66,12 @@ Z4_INLINE void z4_symbols_fold_body(const uint8_t *Z4_RESTRICT high,
 }
 
 Z4_INLINE void z4_symbols_unfold_body(const uint8_t *Z4_RESTRICT symbols,
-                                      const uint8_t *Z4_RESTRICT rest, size_t n, unsigned base,
-                                      uint8_t *Z4_RESTRICT high, uint8_t *Z4_RESTRICT low,
-                                      unsigned k)
+                                      const uint8_t *Z4_RESTRICT rest, size_t i, size_t n,
+                                      unsigned base, uint8_t *Z4_RESTRICT high,
+                                      uint8_t *Z4_RESTRICT low, unsigned k)
 {
     const uint16_t shifted = (uint16_t)(base << k);
-    for (size_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         const uint16_t t = z4_symbols_half(symbols[i], rest[i], shifted, k);
         high[i] = (uint8_t)(t >> 8);
         low[i] = (uint8_t)t;
@@ -113,57 +113,50 @@ Z4_INLINE void z4_symbols_unpack_tail(const uint8_t *packed, size_t m, uint8_t *
     }
 }
 
-Z4_INLINE void z4_symbols_pack_group(const uint8_t *Z4_RESTRICT rest, uint8_t *Z4_RESTRICT packed,
-                                     unsigned r)
+/* Eight bytes a word: a compiler makes vectors of it, and where it does not it is fast too. */
+#define Z4_EACH(byte_) (0x0101010101010101ULL * (byte_))
+
+Z4_INLINE void z4_symbols_pack_group_scalar(const uint8_t *rest, uint8_t *packed, unsigned r)
 {
-    for (unsigned j = 0; j < 32; j++)
-        packed[j] = (uint8_t)((rest[j] & 0x0f) | rest[j + 32] << 4);
+    uint64_t w[8];
+    for (int q = 0; q < 8; q++)
+        w[q] = z4_load64(rest + 8 * q);
+    for (int q = 0; q < 4; q++)
+        z4_store64(packed + 8 * q, (w[q] & Z4_EACH(0x0f)) | (w[q + 4] & Z4_EACH(0x0f)) << 4);
     if (r == 6)
-        for (unsigned j = 0; j < 16; j++)
-            packed[j + 32] = (uint8_t)((rest[j] >> 4 & 0x03) | (rest[j + 16] >> 2 & 0x0c)
-                                       | (rest[j + 32] & 0x30) | (rest[j + 48] << 2 & 0xc0));
+        for (int q = 0; q < 2; q++)
+            z4_store64(packed + 32 + 8 * q,
+                       (w[q] >> 4 & Z4_EACH(0x03)) | (w[q + 2] >> 2 & Z4_EACH(0x0c))
+                           | (w[q + 4] & Z4_EACH(0x30)) | (w[q + 6] << 2 & Z4_EACH(0xc0)));
 }
 
-Z4_INLINE void z4_symbols_unpack_group(const uint8_t *Z4_RESTRICT packed,
-                                       uint8_t *Z4_RESTRICT rest, unsigned r)
+Z4_INLINE void z4_symbols_unpack_group_scalar(const uint8_t *packed, uint8_t *rest, unsigned r)
 {
-    const uint8_t *Z4_RESTRICT upper = packed + 32;
-    if (r == 6) {
-        for (unsigned j = 0; j < 16; j++)
-            rest[j] = (uint8_t)((packed[j] & 0x0f) | (upper[j] << 4 & 0x30));
-        for (unsigned j = 0; j < 16; j++)
-            rest[j + 16] = (uint8_t)((packed[j + 16] & 0x0f) | (upper[j] << 2 & 0x30));
-        for (unsigned j = 0; j < 16; j++)
-            rest[j + 32] = (uint8_t)(packed[j] >> 4 | (upper[j] & 0x30));
-        for (unsigned j = 0; j < 16; j++)
-            rest[j + 48] = (uint8_t)(packed[j + 16] >> 4 | (upper[j] >> 2 & 0x30));
-    } else {
-        for (unsigned j = 0; j < 32; j++)
-            rest[j] = packed[j] & 0x0f;
-        for (unsigned j = 0; j < 32; j++)
-            rest[j + 32] = packed[j] >> 4;
+    uint64_t w[8];
+    for (int q = 0; q < 4; q++) {
+        const uint64_t x = z4_load64(packed + 8 * q);
+        w[q] = x & Z4_EACH(0x0f);
+        w[q + 4] = x >> 4 & Z4_EACH(0x0f);
     }
+    if (r == 6)
+        for (int q = 0; q < 2; q++) {
+            const uint64_t x = z4_load64(packed + 32 + 8 * q);
+            w[q] |= x << 4 & Z4_EACH(0x30);
+            w[q + 2] |= x << 2 & Z4_EACH(0x30);
+            w[q + 4] |= x & Z4_EACH(0x30);
+            w[q + 6] |= x >> 2 & Z4_EACH(0x30);
+        }
+    for (int q = 0; q < 8; q++)
+        z4_store64(rest + 8 * q, w[q]);
 }
 
-/* Both start at the beginning of a group. */
-Z4_INLINE void z4_symbols_pack_body(const uint8_t *rest, size_t n, uint8_t *packed, unsigned r)
+/* The elements of two bytes from i on, fewer than 64; packed are their remainders. */
+Z4_INLINE void z4_symbols_merge_packed_tail(const uint8_t *symbols, const uint8_t *packed,
+                                            size_t i, size_t n, unsigned base, uint8_t *dst)
 {
-    for (; n >= 64; n -= 64) {
-        z4_symbols_pack_group(rest, packed, r);
-        rest += 64;
-        packed += 8 * r;
-    }
-    z4_symbols_pack_tail(rest, n, packed, r);
-}
-
-Z4_INLINE void z4_symbols_unpack_body(const uint8_t *packed, size_t n, uint8_t *rest, unsigned r)
-{
-    for (; n >= 64; n -= 64) {
-        z4_symbols_unpack_group(packed, rest, r);
-        rest += 64;
-        packed += 8 * r;
-    }
-    z4_symbols_unpack_tail(packed, n, rest, r);
+    uint8_t rest[64];
+    z4_symbols_unpack_tail(packed, n - i, rest, 6);
+    z4_symbols_merge_body(symbols + i, rest, 0, n - i, base, dst + 2 * i, 5);
 }
 
 /* ---- contexts, statistics ---- */
