@@ -32,7 +32,9 @@ EXTENSIONS = [
     ("literals", False),
     ("contexts", False),
     ("symbols", False),
+    ("models", False),
     ("structure", False),
+    ("sparse", False),
     ("repeats", False),
     ("chunks", True),
 ]
