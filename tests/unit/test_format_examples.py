@@ -20,6 +20,7 @@ from reference_writer import (
     write_container,
     write_frame,
 )
+from symbols_writer import Model
 
 import z4ai
 from z4ai._reference import decode_array, decode_frame, open_container
@@ -38,13 +39,13 @@ JSON = safetensors_header(TENSORS, order=[1, 0], padding=4)
 
 
 class Frame(NamedTuple):
-    """A frame of frame.md: its content, and how the writer makes it."""
+    """A frame of a page: its content, and how the writer makes it."""
 
     content: bytes
     options: dict[str, Any]
 
 
-FRAMES = {
+FRAMES_OF_FRAME = {
     "bf16-odd": Frame(b"\x80\x3f\x00\x40\x40\x40\xff", {"dtype": "bf16", **CHUNK}),
     "bf16-array": Frame(
         BF16,
@@ -60,6 +61,22 @@ FRAMES = {
         },
     ),
 }
+FRAMES_OF_SYMBOLS = {
+    "bf16-columns": Frame(
+        bytes.fromhex("803f 003e c1bf 203e 803f 01be 805f 0000 ff"),
+        {
+            "dtype": "bf16",
+            "plans": [("symbols2", "store")],
+            "model": Model(base=490, contexts=2, period=2, columns=[0, 1], precision=2),
+            **CHUNK,
+        },
+    ),
+}
+FRAMES = {
+    "frame.md": FRAMES_OF_FRAME,
+    "codecs/symbols.md": FRAMES_OF_SYMBOLS,
+}
+CASES = [(page, name) for page, frames in FRAMES.items() for name in frames]
 CONTAINERS: dict[str, Callable[[], bytes]] = {
     "two-tensors": lambda: write_container(
         TENSORS, json_header=JSON, frame_options=CHUNK, index_options=CHUNK
@@ -87,14 +104,15 @@ def parse(page: str, block: str) -> bytes:
 
 
 def test_every_example_is_tried() -> None:
-    assert set(examples("frame.md")) == set(FRAMES)
+    for page, frames in FRAMES.items():
+        assert set(examples(page)) == set(frames)
     assert set(examples("zstn.md")) == set(CONTAINERS)
 
 
-@pytest.mark.parametrize("name", FRAMES)
-def test_frames_decode(name: str) -> None:
-    frame = examples("frame.md")[name]
-    content, options = FRAMES[name]
+@pytest.mark.parametrize(("page", "name"), CASES)
+def test_frames_decode(page: str, name: str) -> None:
+    frame = examples(page)[name]
+    content, options = FRAMES[page][name]
     decoded = decode_frame(frame)
     assert decoded.content == content
     assert decoded.header.dtype_name == options["dtype"]
