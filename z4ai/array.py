@@ -8,12 +8,12 @@ import numpy as np
 
 from z4ai import frame
 from z4ai._buffers import array_of, bytes_of
-from z4ai.codec import compress_content
+from z4ai.codec import compress_content, element_shape
 from z4ai.decoder import check_output, decode_frame, index_of_buffer
 from z4ai.dtypes import DType, numpy_dtype, resolve
 from z4ai.errors import FormatError
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import make_plan
+from z4ai.plan import adapt_plan, make_plan
 
 __all__ = ["compress_array", "decompress_array"]
 
@@ -62,6 +62,10 @@ def compress_array(array: Any, *, effort: str | None = None, threads: int | None
         shape=values.shape,
         fortran=fortran,
         big_endian=dtype.width > 1 and values.dtype.newbyteorder("<") != values.dtype,
+    )
+    order = values.shape[::-1] if fortran else values.shape
+    plan = adapt_plan(
+        plan, content, dtype, element_shape(order, dtype), big_endian=header.big_endian
     )
     return compress_content(content, header, plan, threads)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from operator import index as as_int
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +17,11 @@ from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_ch
 from z4ai.dtypes import DType, resolve
 from z4ai.encoder import FrameEncoder
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import STORE_PLAN, Plan, make_plan
+from z4ai.plan import STORE_PLAN, Plan, adapt_plan, make_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = [
@@ -40,6 +43,7 @@ def compress(
     *,
     dtype: Any = None,
     effort: str | None = None,
+    shape: Sequence[int] | None = None,
     threads: int | None = None,
 ) -> bytes:
     """Compress a buffer to one frame.
@@ -55,6 +59,9 @@ def compress(
         of the width.
     effort : {"fast", "balanced", "default", "max"}, optional
         Decode speed against size. None is ``"balanced"``.
+    shape : sequence of int, optional
+        Shape of the tensor whose elements these are, in C order: rows and columns of weights
+        differ in scale, which makes the frame smaller. It is a hint, and not recorded.
     threads : int, optional
         Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
 
@@ -69,7 +76,7 @@ def compress(
     TypeError
         If `data` offers no buffer or holds Python objects.
     ValueError
-        If `dtype`, `effort` or `threads` is not known.
+        If `dtype`, `effort` or `threads` is not known, or `shape` does not fit the data.
 
     Examples
     --------
@@ -88,7 +95,34 @@ def compress(
         chunk_nbytes=plan.chunk_nbytes,
         big_endian=resolved.width > 1 and _is_big_endian(dtype),
     )
+    plan = adapt_plan(
+        plan,
+        content,
+        resolved,
+        _check_shape(shape, len(content), resolved),
+        big_endian=header.big_endian,
+    )
     return compress_content(content, header, plan, threads)
+
+
+def _check_shape(
+    shape: Sequence[int] | None, nbytes: int, dtype: DType
+) -> tuple[int, ...] | None:
+    """Check a shape against the content; complex numbers are pairs of elements."""
+    if shape is None:
+        return None
+    extents = tuple(as_int(extent) for extent in shape)
+    item_nbytes = dtype.item_nbytes or dtype.width
+    if min(extents, default=0) < 0 or prod(extents) * item_nbytes != nbytes:
+        msg = f"shape {extents} of {dtype.name} does not make {nbytes} bytes"
+        raise ValueError(msg)
+    return element_shape(extents, dtype)
+
+
+def element_shape(shape: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
+    """Shape in elements as the transforms see them: a complex number is two."""
+    pairs = dtype.item_nbytes // dtype.width if dtype.item_nbytes else 1
+    return (*shape, pairs) if pairs > 1 else shape
 
 
 def _is_big_endian(dtype: Any) -> bool:

@@ -13,7 +13,7 @@ from z4ai.codecs import run
 from z4ai.errors import CorruptError, LimitError, TruncatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -23,9 +23,11 @@ __all__ = [
     "FrameIndex",
     "check_output",
     "decode_frame",
+    "decode_jobs",
     "index_of_buffer",
     "index_of_range",
     "jobs_of_chunks",
+    "models_of",
 ]
 
 # A header without shape and tables; shapes of four dimensions fit as well.
@@ -188,4 +190,22 @@ def decode_frame(
 ) -> None:
     """Decode a whole frame that lies in memory into `out`."""
     jobs = jobs_of_chunks(buf, index, 0, index.n_chunks)
-    run.decode_run(np.frombuffer(buf, np.uint8), out, jobs, threads)
+    decode_jobs(np.frombuffer(buf, np.uint8), out, jobs, models_of([index]), threads)
+
+
+def models_of(indexes: Iterable[FrameIndex]) -> list[NDArray[np.uint8]]:
+    """Models of frames, in order, for the kernels."""
+    return [index.header.model for index in indexes if index.header.model is not None]
+
+
+def decode_jobs(
+    encoded: NDArray[np.uint8],
+    content: NDArray[np.uint8],
+    jobs: NDArray[np.void],
+    models: list[NDArray[np.uint8]],
+    threads: int | None,
+    *,
+    first_chunk: int = 0,
+) -> None:
+    """Decode chunks, also those that are made of parts; as `run.decode_run`."""
+    run.decode_run(encoded, content, jobs, threads, models=models, first_chunk=first_chunk)

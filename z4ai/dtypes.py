@@ -14,6 +14,10 @@ __all__ = ["OPAQUE", "DType", "dtype_of_code", "dtype_width", "numpy_dtype", "re
 # Layouts of planes, as in docs/format/codecs/planes.md; the numbers are the transform ids.
 BYTES1, BYTES2, BYTES4, BYTES8, FLOAT2, FLOAT4, FLOAT8 = range(7)
 LAYOUT_WIDTHS = (1, 2, 4, 8, 2, 4, 8)
+# Transforms to symbols, as in docs/format/codecs/symbols.md: widths of all transforms.
+SYMBOLS1, SYMBOLS2, SYMBOLS2H, SYMBOLS4, SYMBOLS8 = range(7, 12)
+TRANSFORM_WIDTHS = (*LAYOUT_WIDTHS, 1, 2, 2, 4, 8)
+_SYMBOLS_OF_LAYOUT = {BYTES1: SYMBOLS1, FLOAT2: SYMBOLS2, FLOAT4: SYMBOLS4, FLOAT8: SYMBOLS8}
 
 
 class DType(NamedTuple):
@@ -44,6 +48,13 @@ class DType(NamedTuple):
     def width(self) -> int:
         """Bytes of one element as the planes see it."""
         return LAYOUT_WIDTHS[self.layout]
+
+    @property
+    def symbols(self) -> int:
+        """Transform to symbols, or `layout` where there is none for such elements."""
+        if self.name == "fp16":
+            return SYMBOLS2H
+        return _SYMBOLS_OF_LAYOUT.get(self.layout, self.layout)
 
 
 _TABLE = [

@@ -37,6 +37,8 @@ class FrameEncoder:
     """
 
     def __init__(self, header: frame.FrameHeader, plan: Plan) -> None:
+        if plan.model is not None:
+            header = header._replace(model_record=plan.model.record)
         self.header_bytes = frame.write_header(header)
         self.header = frame.parse_header(memoryview(self.header_bytes), frame.NO_LIMITS)
         self.plan = plan
@@ -51,7 +53,12 @@ class FrameEncoder:
         total = content_nbytes + (whole + (rest > 0)) * overhead
         # What the last chunk may touch before it turns out that storing it is smaller.
         largest = min(content_nbytes, chunk_nbytes)
-        return total + run.encode_bound(largest, self.plan.layout, _GAP, _GAP_STREAM) - largest
+        return total + run.encode_bound(largest, self.plan.transform, _GAP, _GAP_STREAM) - largest
+
+    @property
+    def models(self) -> list[NDArray[np.uint8]]:
+        """Models of the jobs, for the kernels."""
+        return [] if self.plan.model is None else [self.plan.model.block]
 
     def jobs(self, content_offset: int, content_nbytes: int, lead: int = 0) -> NDArray[np.void]:
         """Describe the next content as jobs of the kernels.
@@ -73,7 +80,9 @@ class FrameEncoder:
             np.uint64(content_nbytes) - starts, np.uint64(chunk_nbytes)
         )
         jobs["seed"] = starts + np.uint64(self.content_nbytes)
-        jobs["layout"] = self.plan.layout
+        jobs["layout"] = self.plan.transform
+        jobs["planes"] = self.plan.layout
+        jobs["model"] = self.plan.model is not None
         jobs["other_layout"] = self.plan.other_layout
         jobs["swap"] = self.header.big_endian
         if n:
@@ -99,7 +108,9 @@ class FrameEncoder:
         """
         jobs = self.jobs(0, len(content))
         if self.plan.zstd_levels is None:
-            end = run.encode_run(content, out, offset, jobs, _GAP, _GAP_STREAM, threads)
+            end = run.encode_run(
+                content, out, offset, jobs, _GAP, _GAP_STREAM, threads, self.models
+            )
         else:
             end = run.encode_library_run(
                 content, out, offset, jobs, _GAP, _GAP_STREAM, threads, self.plan.zstd_levels

@@ -13,8 +13,8 @@ import numpy as np
 
 from z4ai import _wire
 from z4ai._fast.hashing import xxh3_64
-from z4ai.codecs import CODECS
-from z4ai.dtypes import BYTES1, LAYOUT_WIDTHS, DType, dtype_of_code
+from z4ai.codecs import CODECS, CONTEXTS, FRAME
+from z4ai.dtypes import BYTES1, SYMBOLS1, TRANSFORM_WIDTHS, DType, dtype_of_code
 from z4ai.errors import (
     ChecksumError,
     CorruptError,
@@ -22,6 +22,7 @@ from z4ai.errors import (
     TruncatedError,
     UnsupportedCodecError,
 )
+from z4ai.model import parse_model
 from z4ai.options import Limits
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_CHUNK_NBYTES",
     "TRAILER_END_NBYTES",
     "FrameHeader",
+    "chunk_params",
     "is_end_mark",
     "most_chunk_nbytes",
     "parse_chunk_header",
@@ -56,13 +58,18 @@ _STREAM = Struct("<BI")
 _MAX_STREAMS = 8
 # A row of z4ai._fast.chunks.JOB: packed at once, since setting its fields one by one takes as long
 # as decoding a small tensor.
-_JOB_ROW = Struct("<6Q8QQ8I8B8xBBB5x")
+_JOB_ROW = Struct("<6Q8QQ8I8B4xIIIHHH6xBBB3xB5x")
 _RECORD = Struct("<HHI")
+_SYMBOLS_PARAMS = Struct("<IIHH")
 _TRAILER_END = Struct("<QQQ4s")
 
 _ARRAY, _FORTRAN, _BIG_ENDIAN, _STREAMED = 1, 2, 4, 8
 _MAX_NDIM = 64
 _ANCILLARY_RECORD = 1 << 15
+# Kinds of table records.
+_MODEL = 1
+# Transforms to parts: each stream is a frame.
+_FIRST_PARTS, _LAST_PARTS = 16, 19
 
 MAX_CHUNK_NBYTES = 1 << 26
 CHUNK_FIXED_NBYTES = _CHUNK.size
@@ -100,6 +107,10 @@ class FrameHeader(NamedTuple):
         Size of the header on the wire (0 before it is written).
     checksum : int
         Its checksum, which also seeds that of the trailer.
+    model_record : bytes
+        The model of its chunks of symbols, as it will be written; empty if there is none.
+    model : ndarray of uint8 or None
+        The same, as it was read.
     """
 
     dtype: DType
@@ -110,6 +121,8 @@ class FrameHeader(NamedTuple):
     big_endian: bool = False
     nbytes: int = 0
     checksum: int = 0
+    model_record: bytes = b""
+    model: NDArray[np.uint8] | None = None
 
     @property
     def n_chunks(self) -> int | None:
@@ -143,6 +156,9 @@ def write_header(header: FrameHeader) -> bytes:
     if content_nbytes is None:
         flags |= _STREAMED
         content_nbytes = _wire.UNKNOWN_NBYTES
+    tables = b""
+    if header.model_record:
+        tables = _RECORD.pack(_MODEL, 0, len(header.model_record)) + header.model_record
     head = _HEAD.pack(
         _wire.MAGIC_FRAME,
         _wire.FORMAT_VERSION,
@@ -151,9 +167,10 @@ def write_header(header: FrameHeader) -> bytes:
         len(header.shape or ()),
         content_nbytes,
         header.chunk_nbytes,
-        0,
+        len(tables),
     )
-    return head + shape + _wire.U64.pack(xxh3_64(head + shape))
+    head += shape + tables
+    return head + _wire.U64.pack(xxh3_64(head))
 
 
 def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
@@ -208,7 +225,7 @@ def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
     if flags & _ARRAY and prod(shape) * dtype.item_nbytes != content_nbytes:
         msg = f"shape {tuple(shape)} of {dtype.name} does not make {content_nbytes} bytes"
         raise CorruptError(msg, offset=_HEAD.size)
-    _check_records(buf, pos, end)
+    model = _parse_records(buf, pos, end)
     return FrameHeader(
         dtype=dtype,
         content_nbytes=None if streamed else content_nbytes,
@@ -218,6 +235,7 @@ def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
         big_endian=bool(flags & _BIG_ENDIAN),
         nbytes=end + 8,
         checksum=checksum,
+        model=model,
     )
 
 
@@ -236,8 +254,9 @@ def _check_flags(flags: int, ndim: int, dtype: DType) -> None:
         raise CorruptError(wrong, offset=5)
 
 
-def _check_records(buf: memoryview, pos: int, end: int) -> None:
-    """Walk the table records; none is known yet."""
+def _parse_records(buf: memoryview, pos: int, end: int) -> NDArray[np.uint8] | None:
+    """Walk the table records; -> the model, if there is one."""
+    model = None
     while pos < end:
         if end - pos < _RECORD.size:
             msg = "a table record does not fit the tables"
@@ -246,15 +265,22 @@ def _check_records(buf: memoryview, pos: int, end: int) -> None:
         if reserved or nbytes > end - pos - _RECORD.size:
             msg = "a table record does not fit the tables"
             raise CorruptError(msg, offset=pos)
-        if kind < _ANCILLARY_RECORD:
+        begin = pos + _RECORD.size
+        if kind == _MODEL:
+            if model is not None:
+                msg = "a second model"
+                raise CorruptError(msg, offset=pos)
+            model = parse_model(buf[begin : begin + nbytes], begin)
+        elif kind < _ANCILLARY_RECORD:
             msg = f"table record of kind {kind}, which this release does not know"
             raise UnsupportedCodecError(msg, offset=pos)
-        pos += _RECORD.size + nbytes
+        pos = begin + nbytes
+    return model
 
 
 def write_chunk_headers(out: memoryview, jobs: NDArray[np.void]) -> None:
     """Write the headers of encoded chunks into the gaps that the encoder left for them."""
-    for offset, encoded, content, checksum, layout, n, codecs, sizes in zip(
+    for offset, encoded, content, checksum, layout, n, codecs, sizes, *params in zip(
         jobs["encoded_offset"].tolist(),
         jobs["encoded_nbytes"].tolist(),
         jobs["content_nbytes"].tolist(),
@@ -263,11 +289,25 @@ def write_chunk_headers(out: memoryview, jobs: NDArray[np.void]) -> None:
         jobs["n_streams"].tolist(),
         jobs["stream_codec"].tolist(),
         jobs["stream_nbytes"].tolist(),
+        jobs["params_nbytes"].tolist(),
+        jobs["rows_nbytes"].tolist(),
+        jobs["rare_nbytes"].tolist(),
+        jobs["n_rare"].tolist(),
+        jobs["n_raw"].tolist(),
         strict=True,
     ):
-        _CHUNK.pack_into(out, offset, encoded, content, checksum, layout, n, 0)
+        _CHUNK.pack_into(out, offset, encoded, content, checksum, layout, n, params[0])
         for p in range(n):
             _STREAM.pack_into(out, offset + _CHUNK.size + p * _STREAM.size, codecs[p], sizes[p])
+        if params[0] and layout < _FIRST_PARTS:
+            _SYMBOLS_PARAMS.pack_into(out, offset + _CHUNK.size + n * _STREAM.size, *params[1:])
+
+
+def chunk_params(buf: memoryview, offset: int) -> memoryview:
+    """Return the parameters of the chunk at `offset`, whose header has been parsed."""
+    _, _, _, _, n, nbytes = _CHUNK.unpack_from(buf, offset)
+    begin = offset + _CHUNK.size + n * _STREAM.size
+    return buf[begin : begin + nbytes]
 
 
 def is_end_mark(buf: memoryview, pos: int) -> bool:
@@ -325,18 +365,25 @@ def parse_chunk_header(
     if not MIN_CHUNK_NBYTES <= encoded <= content + _MAX_EXPANSION:
         msg = f"chunk of {encoded} bytes for {content} bytes of content"
         raise CorruptError(msg, offset=pos, chunk=k)
-    if layout >= len(LAYOUT_WIDTHS):
+    of_parts = _FIRST_PARTS <= layout <= _LAST_PARTS
+    of_symbols = SYMBOLS1 <= layout < len(TRANSFORM_WIDTHS)
+    if layout >= len(TRANSFORM_WIDTHS) and not of_parts:
         msg = f"transform {layout}, which this release does not know"
         raise UnsupportedCodecError(msg, offset=pos + 16, chunk=k)
-    width = LAYOUT_WIDTHS[layout]
-    if n != width or params or width not in (1, header.dtype.width) or content < width:
+    width = header.dtype.width if of_parts else TRANSFORM_WIDTHS[layout]
+    if (
+        not (1 <= n <= _MAX_STREAMS if of_parts else n == width)
+        or not (of_parts or params == 0 or (of_symbols and params == _SYMBOLS_PARAMS.size))
+        or width not in (1, header.dtype.width)
+        or content < width
+    ):
         msg = f"transform {layout} with {n} streams and {params} bytes of parameters"
         raise CorruptError(msg, offset=pos + 16, chunk=k)
     if encoded > end - pos:
         msg = f"chunk of {encoded} bytes, of which {end - pos} are there"
         raise TruncatedError(msg, offset=end, chunk=k)
     table = pos + _CHUNK.size
-    data = table + n * _STREAM.size
+    data = table + n * _STREAM.size + params
     tail = content % width
     chunk_end = pos + encoded
     streams = (
@@ -354,8 +401,20 @@ def parse_chunk_header(
         if codec not in CODECS:
             msg = f"stream {p} has codec {codec}, which this release does not know"
             raise UnsupportedCodecError(msg, offset=table + p * _STREAM.size, chunk=k)
+        if codec != CONTEXTS if of_symbols and p == 0 else (codec == FRAME) != of_parts:
+            msg = f"stream {p} of transform {layout} has codec {codec}"
+            raise CorruptError(msg, offset=table + p * _STREAM.size, chunk=k)
         offsets[p] = at
         at += nbytes
+    rows_nbytes = rare_nbytes = n_rare = n_raw = 0
+    if of_symbols:
+        if header.model is None:
+            msg = f"transform {layout} in a frame without a model"
+            raise CorruptError(msg, offset=pos + 16, chunk=k)
+        if params:
+            rows_nbytes, rare_nbytes, n_rare, n_raw = _SYMBOLS_PARAMS.unpack_from(
+                buf, data - params
+            )
     pad = (0,) * (_MAX_STREAMS - n)
     _JOB_ROW.pack_into(
         rows,
@@ -373,9 +432,16 @@ def parse_chunk_header(
         *pad,
         *[codec for codec, _ in streams],
         *pad,
+        1 if of_symbols else 0,
+        rows_nbytes,
+        rare_nbytes,
+        n_rare,
+        n_raw,
+        params,
         layout,
         header.big_endian and layout != BYTES1,
         n,
+        header.dtype.code,
     )
     return int(chunk_end)
 

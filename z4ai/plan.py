@@ -1,15 +1,20 @@
-"""What a frame's content will be coded as: chunk size and coder, from dtype and effort."""
+"""What a frame's content will be coded as: chunk size, transform, model; from dtype, effort, data."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from z4ai.dtypes import BYTES1, BYTES2, OPAQUE, resolve
+from z4ai.model import choose_model
 
 if TYPE_CHECKING:
-    from z4ai.dtypes import DType
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["Plan", "make_plan"]
+    from z4ai.dtypes import DType
+    from z4ai.model import Model
+
+__all__ = ["Plan", "adapt_plan", "make_plan"]
 
 # One chunk of planes, its output and its scratch fit a second-level cache; see docs/performance.md.
 CHUNK_NBYTES = 1 << 20
@@ -34,24 +39,53 @@ class Plan(NamedTuple):
     other_layout : int
         Planes to split a chunk into where that promises less; `layout` if there is no choice.
     zstd_levels : tuple of int or None
-        Levels of the Zstandard library to try, none to store; None for planes by our own kernels.
+        Levels of the Zstandard library to try, none to store; None for our own kernels.
+    effort : str
+        The tier.
+    model : Model or None
+        For chunks of symbols.
+    transform : int
+        What the chunks are tried as first: symbols, or `layout`.
     """
 
     chunk_nbytes: int
     layout: int
     other_layout: int
     zstd_levels: tuple[int, ...] | None
+    effort: str
+    model: Model | None
+    transform: int
 
 
 # For content of which nothing can be gained: as few chunk headers as the format allows.
-STORE_PLAN = Plan(1 << 26, BYTES1, BYTES1, ())
+STORE_PLAN = Plan(1 << 26, BYTES1, BYTES1, (), "fast", None, BYTES1)
 
 
 def make_plan(dtype: DType, effort: str) -> Plan:
-    """Choose how to code content of `dtype` at a tier."""
+    """Choose how to code content of `dtype` at a tier, as far as that does not depend on it."""
     if dtype is OPAQUE:
-        return Plan(OPAQUE_CHUNK_NBYTES, BYTES1, BYTES1, _ZSTD_LEVELS[effort])
+        levels = _ZSTD_LEVELS[effort]
+        return Plan(OPAQUE_CHUNK_NBYTES, BYTES1, BYTES1, levels, effort, None, BYTES1)
     # A skewed sign of fp16 is worth a place beside the exponent: then its plain bytes are the
     # better planes.
     other = BYTES2 if dtype is _FP16 else dtype.layout
-    return Plan(CHUNK_NBYTES, dtype.layout, other, None)
+    return Plan(CHUNK_NBYTES, dtype.layout, other, None, effort, None, dtype.layout)
+
+
+def adapt_plan(
+    plan: Plan,
+    content: NDArray[np.uint8],
+    dtype: DType,
+    shape: tuple[int, ...] | None,
+    *,
+    big_endian: bool = False,
+) -> Plan:
+    """Choose what depends on the content, or on the first part of it."""
+    if plan.effort == "fast" or plan.zstd_levels is not None:
+        return plan
+    model = choose_model(
+        content, dtype, shape, big_endian=big_endian, thorough=plan.effort == "max"
+    )
+    if model is None:
+        return plan
+    return plan._replace(model=model, transform=dtype.symbols)

@@ -450,8 +450,12 @@ class _Compression:
         source = self._source
         dtype = st_header.dtype_of(tensor.dtype)
         if source.memory is not None:
-            return waves.add_from(dtype, source.memory, begin, tensor.nbytes)
-        return waves.add(dtype, tensor.nbytes, lambda at, view: source.read_into(begin + at, view))
+            return waves.add_from(dtype, tensor.shape, source.memory, begin, tensor.nbytes)
+
+        def read_into(at: int, view: memoryview) -> None:
+            source.read_into(begin + at, view)
+
+        return waves.add(dtype, tensor.shape, tensor.nbytes, read_into)
 
 
 def _whole(nbytes: int) -> Tensor:

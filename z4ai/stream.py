@@ -11,12 +11,12 @@ from z4ai import frame
 from z4ai._fast import _threads
 from z4ai._fast.chunks import JOB
 from z4ai._fileobj import read_some, write_all
-from z4ai.codecs import run
+from z4ai.decoder import decode_jobs
 from z4ai.dtypes import resolve
 from z4ai.encoder import FrameEncoder
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import make_plan
+from z4ai.plan import adapt_plan, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,20 +83,21 @@ def compress_stream(
     """
     resolved = resolve(dtype)
     plan = make_plan(resolved, resolve_effort(effort))
-    header = frame.FrameHeader(resolved, None, plan.chunk_nbytes)
-    encoder = FrameEncoder(header, plan)
     room = plan.chunk_nbytes * wave_chunks(threads, plan.chunk_nbytes)
     content = np.empty(room, np.uint8)
+    n = _read_into(src, content)
+    plan = adapt_plan(plan, content[:n], resolved, None)
+    encoder = FrameEncoder(frame.FrameHeader(resolved, None, plan.chunk_nbytes), plan)
     out = np.empty(encoder.bound(room), np.uint8)
     write_all(dst, memoryview(encoder.header_bytes))
     compressed = len(encoder.header_bytes)
     while True:
-        n = _read_into(src, content)
         end = encoder.encode(content[:n], out, 0, threads)
         write_all(dst, out[:end].data)
         compressed += end
         if n < room:
             break
+        n = _read_into(src, content)
     trailer = encoder.trailer()
     write_all(dst, memoryview(trailer))
     return stats_of(encoder.content_nbytes, compressed + len(trailer))
@@ -158,7 +159,8 @@ def decompress_stream(
             break
         content = np.empty(content_nbytes, np.uint8)
         with _offsets_from(source.offset):
-            run.decode_run(source.bytes(), content, jobs, threads, first_chunk=len(sizes))
+            models = [] if header.model is None else [header.model]
+            decode_jobs(source.bytes(), content, jobs, models, threads, first_chunk=len(sizes))
         sizes += jobs["encoded_nbytes"].tolist()
         source.drop(int(jobs["encoded_nbytes"].sum()))
         write_all(dst, content.data)

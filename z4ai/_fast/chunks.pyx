@@ -43,16 +43,25 @@ cdef extern from "z4_chunk_run.h" nogil:
         uint64_t encoded_offset
         uint64_t encoded_nbytes
         uint32_t lead
+        uint32_t model
         uint8_t layout
         uint8_t other_layout
+        uint8_t planes
         uint8_t n_streams
         int8_t status
 
+    ctypedef struct z4_model:
+        pass
+    bint z4_model_ok(const z4_model *m, size_t nbytes) noexcept
+
     ctypedef struct z4_decode_scratch:
+        pass
+    ctypedef struct z4_symbols_scratch:
         pass
     ctypedef struct z4_decode_run:
         z4_kernels kernels
         z4_chunk_job *jobs
+        const z4_model **models
         size_t last
         const uint8_t *encoded
         size_t encoded_nbytes
@@ -61,13 +70,17 @@ cdef extern from "z4_chunk_run.h" nogil:
         size_t share
         size_t next
     size_t z4_decode_share(size_t n_jobs, size_t n_workers) noexcept
-    void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch) noexcept
+    void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch,
+                          z4_symbols_scratch *symbols) noexcept
 
     ctypedef struct z4_encode_scratch:
+        pass
+    ctypedef struct z4_symbols_encoder:
         pass
     ctypedef struct z4_encode_run:
         z4_kernels kernels
         z4_chunk_job *jobs
+        const z4_model **models
         size_t last
         const uint8_t *content
         uint8_t *out
@@ -83,12 +96,13 @@ cdef extern from "z4_chunk_run.h" nogil:
         uint8_t *slot[Z4_SLOTS]
         size_t slot_nbytes
         size_t n
-    void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uint8_t *planes,
-                          z4_held *held) noexcept
-    size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t gap,
+    void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch,
+                          z4_symbols_encoder *symbols, uint8_t *planes, z4_held *held) noexcept
+    size_t z4_encode_bound(uint64_t content_nbytes, int transform, size_t gap,
                            size_t gap_stream) noexcept
-    size_t z4_encode_planes_nbytes(uint64_t content_nbytes, size_t width) noexcept
-    size_t z4_layout_width(int layout) noexcept
+    size_t z4_encode_planes_nbytes(uint64_t content_nbytes, int transform) noexcept
+    size_t z4_transform_width(int transform) noexcept
+    bint z4_transform_known(int transform) noexcept
     size_t z4_align64(size_t n) noexcept
     enum:
         Z4_LAYOUT_COUNT
@@ -113,14 +127,24 @@ JOB = np.dtype(
         ("stream_nbytes", "<u4", 8),
         ("stream_codec", "u1", 8),
         ("lead", "<u4"),
-        ("lead_reserved", "<u4"),
+        ("model", "<u4"),
+        ("rows_nbytes", "<u4"),
+        ("rare_nbytes", "<u4"),
+        ("n_rare", "<u2"),
+        ("n_raw", "<u2"),
+        ("params_nbytes", "<u2"),
+        ("doubtful", "u1"),
+        ("params_reserved", "u1"),
+        ("saved", "<u4"),
         ("layout", "u1"),
         ("swap", "u1"),
         ("n_streams", "u1"),
         ("status", "i1"),
         ("stream", "u1"),
         ("other_layout", "u1"),
-        ("reserved", "u1", 2),
+        ("dtype", "u1"),
+        ("planes", "u1"),
+        ("reserved", "u1", 4),
     ]
 )
 if JOB.itemsize != sizeof(z4_chunk_job):
@@ -150,8 +174,47 @@ cdef size_t _run_end(const z4_chunk_job *jobs, size_t first, size_t n) noexcept 
     return first
 
 
+cdef class _Models:
+    """Pointers to the models of a run, and what keeps them alive.
+
+    Each model is a block that `z4ai._fast.models` has made.
+    """
+
+    cdef list blocks
+    cdef const z4_model **at
+    cdef size_t n
+
+    def __cinit__(self, models):
+        cdef const uint8_t[::1] view
+        cdef size_t i
+        self.blocks = list(models)
+        self.n = len(self.blocks)
+        self.at = <const z4_model **> PyMem_RawMalloc((self.n + 1) * sizeof(z4_model *))
+        if self.at == NULL:
+            raise MemoryError
+        for i in range(self.n):
+            view = self.blocks[i]
+            if view.shape[0] == 0 or not z4_model_ok(
+                    <const z4_model *> &view[0], <size_t> view.shape[0]):
+                raise ValueError(f"model {i} is none")
+            self.at[i] = <const z4_model *> &view[0]
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.at)
+
+    cdef int check(self, const z4_chunk_job *rows, size_t n) except -1:
+        """Tell whether any job has a model."""
+        cdef size_t i
+        cdef int some = 0
+        for i in range(n):
+            if rows[i].model > self.n:
+                raise ValueError(f"job {i} has model {rows[i].model} of {self.n}")
+            some |= rows[i].model != 0
+        return some
+
+
 def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, int threads,
-           isa=None):
+           isa=None, models=()):
     """Decode the streams that `jobs` describe into `content`; each job gets its status.
 
     Parameters
@@ -164,6 +227,8 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
         Workers, from `_threads.effective`.
     isa : str, optional
         Run the kernels of one instruction set: a door for tests.
+    models : sequence of models
+        What the jobs' `model` counts from 1.
 
     Returns
     -------
@@ -175,13 +240,18 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
     cdef z4_decode_run run
     cdef z4_spread spread
     cdef int t
-    cdef size_t stride = z4_align64(sizeof(z4_decode_scratch))
+    cdef size_t head = z4_align64(sizeof(z4_decode_scratch)), stride = head
     cdef uint8_t *scratch
-    cdef bint ok = True
+    cdef _Models known = _Models(models)
+    cdef bint ok = True, symbols
     if n == 0:
         return True
     if threads < 1:
         raise ValueError("threads must be positive")
+    symbols = known.check(rows, n)
+    if symbols:
+        stride += z4_align64(sizeof(z4_symbols_scratch))
+    run.models = known.at
     run.kernels = z4_kernels_pick(_isa(isa))
     run.jobs = rows
     run.encoded = &encoded[0] if encoded.shape[0] else NULL
@@ -199,13 +269,16 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
                 run.last = last
                 run.share = z4_decode_share(last - first, <size_t> threads)
                 if threads == 1:
-                    z4_decode_worker(&run, <z4_decode_scratch *> scratch)
+                    z4_decode_worker(&run, <z4_decode_scratch *> scratch,
+                                     <z4_symbols_scratch *> (scratch + head) if symbols else NULL)
                 else:
                     z4_spread_begin(&spread, last - first, <size_t> threads)
                     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
                         z4_spread_worker(&spread, t)
                         z4_decode_worker(
-                            &run, <z4_decode_scratch *> (scratch + <size_t> t * stride))
+                            &run, <z4_decode_scratch *> (scratch + <size_t> t * stride),
+                            <z4_symbols_scratch *> (scratch + <size_t> t * stride + head)
+                            if symbols else NULL)
                 for i in range(first, last):
                     if rows[i].status != Z4_OK:
                         ok = False
@@ -217,7 +290,7 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
 
 
 def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[::1] jobs,
-           size_t gap, size_t gap_stream, int threads, isa=None):
+           size_t gap, size_t gap_stream, int threads, isa=None, models=()):
     """Encode the chunks that `jobs` describe, one behind the other, to `out` from `offset` on.
 
     Parameters
@@ -232,6 +305,8 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
         Workers, from `_threads.effective`.
     isa : str, optional
         Run the kernels of one instruction set: a door for tests.
+    models : sequence of models
+        What the jobs' `model` counts from 1.
 
     Returns
     -------
@@ -251,7 +326,10 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
     cdef uint8_t *scratch
     cdef uint8_t *slots
     cdef z4_held *held
-    cdef size_t head_nbytes = z4_align64(sizeof(z4_encode_scratch))
+    cdef size_t fixed_nbytes = z4_align64(sizeof(z4_encode_scratch))
+    cdef size_t head_nbytes = fixed_nbytes
+    cdef _Models known = _Models(models)
+    cdef bint symbols
     cdef size_t total = <size_t> content.shape[0]
     if offset > <size_t> out.shape[0]:
         raise ValueError("offset lies behind the end of out")
@@ -260,18 +338,25 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
     if n == 0:
         return offset
     for i in range(n):
-        if (rows[i].layout >= Z4_LAYOUT_COUNT or rows[i].content_nbytes == 0
+        if (not z4_transform_known(rows[i].layout) or rows[i].content_nbytes == 0
                 or rows[i].content_nbytes > Z4_MAX_CHUNK or rows[i].content_offset > total
                 or rows[i].content_nbytes > total - rows[i].content_offset):
             raise ValueError("a job does not lie in the content")
-        width = z4_layout_width(rows[i].layout)
+        width = z4_transform_width(rows[i].layout)
         if (rows[i].other_layout >= Z4_LAYOUT_COUNT
-                or z4_layout_width(rows[i].other_layout) != width):
+                or z4_transform_width(rows[i].other_layout) != width
+                or rows[i].layout >= Z4_LAYOUT_COUNT
+                and (rows[i].planes >= Z4_LAYOUT_COUNT
+                     or z4_transform_width(rows[i].planes) != width)):
             raise ValueError("the two layouts of a job differ in width")
         slot_nbytes = max(
-            slot_nbytes, z4_encode_bound(rows[i].content_nbytes, width, gap, gap_stream))
+            slot_nbytes, z4_encode_bound(rows[i].content_nbytes, rows[i].layout, gap, gap_stream))
         planes_nbytes = max(
-            planes_nbytes, z4_encode_planes_nbytes(rows[i].content_nbytes, width))
+            planes_nbytes, z4_encode_planes_nbytes(rows[i].content_nbytes, rows[i].layout))
+    symbols = known.check(rows, n)
+    if symbols:
+        head_nbytes += z4_align64(sizeof(z4_symbols_encoder))
+    run.models = known.at
     run.kernels = z4_kernels_pick(_isa(isa))
     run.jobs = rows
     run.content = &content[0]
@@ -305,7 +390,9 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
                 run.last = last
                 if threads == 1:
                     z4_encode_worker(
-                        &run, <z4_encode_scratch *> scratch, scratch + head_nbytes, NULL)
+                        &run, <z4_encode_scratch *> scratch,
+                        <z4_symbols_encoder *> (scratch + fixed_nbytes) if symbols else NULL,
+                        scratch + head_nbytes, NULL)
                 else:
                     z4_spread_begin(&spread, last - first, <size_t> threads)
                     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
@@ -313,6 +400,8 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
                         z4_encode_worker(
                             &run,
                             <z4_encode_scratch *> (scratch + <size_t> t * stride),
+                            <z4_symbols_encoder *> (scratch + <size_t> t * stride + fixed_nbytes)
+                            if symbols else NULL,
                             scratch + <size_t> t * stride + head_nbytes,
                             <z4_held *> (
                                 scratch + <size_t> t * stride + head_nbytes + planes_nbytes),
@@ -329,9 +418,9 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
 
 def encode_bound(uint64_t content_nbytes, int layout, size_t gap, size_t gap_stream):
     """Bytes that `out` of `encode` must still offer when a chunk of this size comes up."""
-    if not 0 <= layout < Z4_LAYOUT_COUNT or content_nbytes > Z4_MAX_CHUNK:
+    if layout < 0 or not z4_transform_known(layout) or content_nbytes > Z4_MAX_CHUNK:
         raise ValueError("unknown layout, or chunk too large")
-    return z4_encode_bound(content_nbytes, z4_layout_width(layout), gap, gap_stream)
+    return z4_encode_bound(content_nbytes, layout, gap, gap_stream)
 
 
 cdef class BytesBuilder:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from z4ai._fast import _threads, chunks, hashing, planes
-from z4ai.codecs import CONSTANT, STORE, ZSTD, zstd
-from z4ai.dtypes import BYTES1, LAYOUT_WIDTHS
+from z4ai._fast import _threads, chunks, hashing
+from z4ai.codecs import BROTLI, STORE, ZSTD, brotli, zstd
+from z4ai.dtypes import BYTES1
 from z4ai.errors import ChecksumError, CorruptError, FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -22,6 +22,14 @@ __all__ = ["decode_run", "encode_bound", "encode_library_run", "encode_run"]
 _CORRUPT, _TRUNCATED, _UNSUPPORTED, _CAPACITY, _CHECKSUM = -1, -2, -3, -4, -5
 # From this level of the Zstandard library on, a chunk may take seconds.
 _SLOW_LEVEL = 10
+# Z4_CODEC_PLAIN of z4_chunk.h, never on the wire: the bytes of a plane, or one a remainder.
+_PLAIN = 254
+# Transforms from here on make a chunk of parts.
+_FIRST_PARTS = 16
+# Where things lie in the encoded buffer.
+_ENCODED_OFFSETS = [
+    name for name in chunks.JOB.names or () if name.endswith("_offset") and name[:8] != "content_"
+]
 _WHY = {
     _CORRUPT: "breaks the rules of its codec",
     _TRUNCATED: "ends early",
@@ -42,10 +50,13 @@ def encode_run(
     gap: int,
     gap_stream: int,
     threads: int | None,
+    models: Sequence[NDArray[np.uint8]] = (),
 ) -> int:
     """Encode chunks by the kernels, one behind the other; -> where the last one ends in `out`."""
     with _threads.lease(threads, len(jobs)) as n_threads:
-        return chunks.encode(content, out, offset, jobs.view(np.uint8), gap, gap_stream, n_threads)
+        return chunks.encode(
+            content, out, offset, jobs.view(np.uint8), gap, gap_stream, n_threads, models=models
+        )
 
 
 def encode_library_run(
@@ -94,6 +105,8 @@ def decode_run(
     jobs: NDArray[np.void],
     threads: int | None,
     *,
+    models: Sequence[NDArray[np.uint8]] = (),
+    join: Callable[[np.void], None] | None = None,
     first_chunk: int = 0,
     tensor: str | None = None,
 ) -> None:
@@ -107,6 +120,10 @@ def decode_run(
         As `frame.parse_chunk_header` makes them.
     threads : int or None
         The caller's wish; None for the environment's default.
+    models : sequence of ndarray
+        What the jobs' `model` counts from 1.
+    join : callable, optional
+        Restores the content of a chunk that is made of parts, its checksum apart.
     first_chunk : int
         Number of the first job's chunk, for messages.
     tensor : str, optional
@@ -118,7 +135,7 @@ def decode_run(
         For the lowest chunk that fails.
     """
     with _threads.lease(threads, len(jobs)) as n_threads:
-        ok = chunks.decode(encoded, content, jobs.view(np.uint8), n_threads)
+        ok = chunks.decode(encoded, content, jobs.view(np.uint8), n_threads, models=models)
     if ok:
         return
     failed = np.flatnonzero(jobs["status"])
@@ -128,7 +145,11 @@ def decode_run(
         try:
             if job["status"] != _UNSUPPORTED:
                 _fail(job)
-            _decode_by_library(encoded, content, job)
+            if join is not None and int(job["layout"]) >= _FIRST_PARTS:
+                join(job)
+                _check_content(content, job)
+            else:
+                _decode_by_library(encoded, content, job, models)
         except FormatError as error:
             error.chunk = first_chunk + k
             error.tensor = tensor
@@ -150,32 +171,49 @@ def _fail(job: np.void) -> NoReturn:
 
 
 def _decode_by_library(
-    encoded: NDArray[np.uint8], content: NDArray[np.uint8], job: np.void
+    encoded: NDArray[np.uint8],
+    content: NDArray[np.uint8],
+    job: np.void,
+    models: Sequence[NDArray[np.uint8]],
 ) -> None:
-    """Decode a chunk with a stream that only the library reads."""
-    layout = int(job["layout"])
-    width = LAYOUT_WIDTHS[layout]
-    begin, nbytes = int(job["content_offset"]), int(job["content_nbytes"])
-    n, tail = divmod(nbytes, width)
-    decoded = []
-    for p in range(width):
-        at, size = int(job["stream_offset"][p]), int(job["stream_nbytes"][p])
-        stream = encoded[at : at + size]
-        codec = int(job["stream_codec"][p])
-        if codec == CONSTANT:
-            plane = np.full(n, stream[0], np.uint8)
-        elif codec == ZSTD:
-            plane = np.frombuffer(zstd.decode(stream.data, n), np.uint8)
-        else:
-            plane = stream
-        decoded.append(plane)
-    out = content[begin : begin + nbytes]
-    planes.interleave(decoded, layout, n, out[: n * width])
-    if job["swap"]:
-        planes.swap_bytes(out[: n * width], width, out[: n * width])
-    at = int(job["tail_offset"])
-    out[n * width :] = encoded[at : at + tail]
-    if hashing.xxh3_64(out, int(job["seed"])) != int(job["checksum"]):
+    """Decode a chunk with streams that only a library reads: those first, then all by the kernels.
+
+    The kernels get a copy of the chunk with the plain bytes of such streams behind it.
+    """
+    begin, nbytes = int(job["encoded_offset"]), int(job["encoded_nbytes"])
+    parts = [encoded[begin : begin + nbytes]]
+    row = np.array([job])
+    for field in _ENCODED_OFFSETS:
+        row[field] -= np.uint64(begin)
+    n = int(job["content_nbytes"]) // int(job["n_streams"])
+    # Zstandard last: most such frames the kernels read themselves, and faster.
+    for codec, decode in ((BROTLI, brotli.decode), (ZSTD, zstd.decode)):
+        streams = np.flatnonzero(row["stream_codec"][0, : int(job["n_streams"])] == codec)
+        for p in streams.tolist():
+            at, size = int(job["stream_offset"][p]), int(job["stream_nbytes"][p])
+            plain = decode(encoded[at : at + size].data, n)
+            parts.append(np.frombuffer(plain, np.uint8))
+            row["stream_codec"][0, p] = _PLAIN
+            row["stream_offset"][0, p] = nbytes
+            row["stream_nbytes"][0, p] = n
+            nbytes += n
+        if len(streams):
+            chunks.decode(np.concatenate(parts), content, row.view(np.uint8), 1, models=models)
+        if row["status"][0] != _UNSUPPORTED:
+            break
+    job["status"], job["stream"] = row["status"][0], row["stream"][0]
+    if job["status"] == _UNSUPPORTED:
+        codecs = sorted(set(row["stream_codec"][0, : int(job["n_streams"])].tolist()) - {_PLAIN})
+        msg = f"transform {int(job['layout'])} with streams of codecs {codecs}"
+        raise CorruptError(msg, offset=begin)
+    if job["status"]:
+        _fail(job)
+
+
+def _check_content(content: NDArray[np.uint8], job: np.void) -> None:
+    begin = int(job["content_offset"])
+    restored = content[begin : begin + int(job["content_nbytes"])]
+    if hashing.xxh3_64(restored, int(job["seed"])) != int(job["checksum"]):
         msg = "restored content does not match its checksum"
         raise ChecksumError(msg)
     job["status"] = 0

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from z4ai._fast.chunks import JOB
-from z4ai.codecs import run
-from z4ai.container.encode import IN_PLACE_WAVE_NBYTES, join_jobs, wave_nbytes
+from z4ai.container.encode import (
+    IN_PLACE_WAVE_NBYTES,
+    join_jobs,
+    number_models,
+    wave_nbytes,
+)
 from z4ai.container.source import Scratch, Source, read
-from z4ai.decoder import FrameIndex, index_of_range, jobs_of_chunks
+from z4ai.decoder import FrameIndex, decode_jobs, index_of_range, jobs_of_chunks, models_of
 from z4ai.errors import CorruptError, FormatError
 
 if TYPE_CHECKING:
@@ -122,11 +126,13 @@ class TensorDecoder:
             return 0
         items, encoded = self._read_frames(tensors, locations)
         jobs: list[NDArray[np.void]] = []
+        models: list[list[NDArray[np.uint8]]] = []
         content_nbytes = 0
         count = len(tensors)
         for k, item in enumerate(items):
             if item.nbytes == 0:
                 jobs.append(_NO_JOBS)
+                models.append([])
                 continue
             with _Blame(item):
                 index = self._index(item, encoded)
@@ -144,10 +150,11 @@ class TensorDecoder:
                     content_offset=content_nbytes,
                 )
             jobs.append(mine)
+            models.append(models_of([index]))
             content_nbytes += index.content_nbytes
         if content_nbytes:
             content = sink.room(content_nbytes)
-            self._run(encoded, content, jobs, items)
+            self._run(encoded, content, jobs, models, items)
             self._commit(sink, content)
         return count
 
@@ -273,7 +280,7 @@ class TensorDecoder:
         item = _Item(tensor, offset, index.nbytes, base)
         with _Blame(item, base):
             jobs = jobs_of_chunks(encoded, index, first, last, base=base)
-        self._run(encoded, content, [jobs], [item], first)
+        self._run(encoded, content, [jobs], [models_of([index])], [item], first)
 
     # --- The kernels ------------------------------------------------------------------------------
 
@@ -282,16 +289,19 @@ class TensorDecoder:
         encoded: memoryview,
         content: NDArray[np.uint8],
         jobs: list[NDArray[np.void]],
+        models: list[list[NDArray[np.uint8]]],
         items: Sequence[_Item],
         first_chunk: int = 0,
     ) -> None:
         """Decode chunks of several frames; an error names the tensor and its own chunk."""
+        known = number_models(list(zip(jobs, models, strict=True)))
         together = jobs[0] if len(jobs) == 1 else join_jobs(jobs)
         try:
-            run.decode_run(
+            decode_jobs(
                 np.frombuffer(encoded, np.uint8),
                 content,
                 together,
+                known,
                 self._threads,
                 first_chunk=first_chunk,
             )

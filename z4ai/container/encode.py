@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from z4ai._fast.chunks import JOB
 from z4ai.codecs import run
 from z4ai.container.source import Scratch
 from z4ai.encoder import FrameEncoder
-from z4ai.plan import Plan, make_plan
+from z4ai.plan import Plan, adapt_plan, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from z4ai.container.sink import Sink
     from z4ai.dtypes import DType
 
-__all__ = ["IN_PLACE_WAVE_NBYTES", "FrameWaves", "join_jobs", "wave_nbytes"]
+__all__ = ["IN_PLACE_WAVE_NBYTES", "FrameWaves", "join_jobs", "number_models", "wave_nbytes"]
 
 _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
 _MIB = 1 << 20
@@ -92,37 +93,52 @@ class FrameWaves:
         self.frames: list[tuple[int, int]] = []
         self.position = position
 
-    def add(self, dtype: DType, nbytes: int, read_into: Callable[[int, memoryview], None]) -> int:
+    def add(
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        nbytes: int,
+        read_into: Callable[[int, memoryview], None],
+    ) -> int:
         """Add a frame; -> its number.
 
         Parameters
         ----------
         dtype : DType
             Type of the elements.
+        shape : tuple of int
+            Of the tensor, in the order of the content.
         nbytes : int
             Bytes of content.
         read_into : callable
             ``read_into(begin, view)`` fills `view` with the content from `begin` on.
         """
-        return self._add(dtype, nbytes, None, 0, read_into)
+        return self._add(dtype, shape, nbytes, None, 0, read_into)
 
-    def add_from(self, dtype: DType, content: NDArray[np.uint8], begin: int, nbytes: int) -> int:
+    def add_from(
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        content: NDArray[np.uint8],
+        begin: int,
+        nbytes: int,
+    ) -> int:
         """Add a frame of content that lies in memory; nothing of it is copied.
 
         It must not change before the next `flush`, and all frames of a wave take from one array.
         """
-        return self._add(dtype, nbytes, content, begin, None)
+        return self._add(dtype, shape, nbytes, content, begin, None)
 
     def _add(
         self,
         dtype: DType,
+        shape: tuple[int, ...],
         nbytes: int,
         content: NDArray[np.uint8] | None,
         begin: int,
         read_into: Callable[[int, memoryview], None] | None,
     ) -> int:
         plan = make_plan(dtype, self._effort)
-        encoder = FrameEncoder(frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes), plan)
         number = len(self.frames)
         self.frames.append((0, 0))
         if self._pieces and (content is not self._content or plan.zstd_levels != self._levels):
@@ -132,11 +148,18 @@ class FrameWaves:
         in_place = content is not None and self._sink.in_place
         self._room = IN_PLACE_WAVE_NBYTES if in_place else self._wave
         done = 0
+        encoder = None
         while True:
             take = self._take(nbytes - done, plan)
             offset = self._fill if content is None else begin + done
             if read_into is not None and take:
                 read_into(done, self._buffer.take(self._room)[offset : offset + take].data)
+            if encoder is None:
+                # By the first part of it, if it is more than a wave.
+                known = content if content is not None else self._buffer.take(self._room)
+                whole = shape if prod(shape) * dtype.width == nbytes else None
+                plan = adapt_plan(plan, known[offset : offset + take], dtype, whole)
+                encoder = FrameEncoder(frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes), plan)
             last = done + take == nbytes
             self._push(number, encoder, offset, take, first=done == 0, last=last)
             done += take
@@ -174,9 +197,10 @@ class FrameWaves:
         content_nbytes, self._fill = self._fill, 0
         if not pieces:
             return
+        models = number_models([(piece.jobs, piece.encoder.models) for piece in pieces])
         jobs = join_jobs([piece.jobs for piece in pieces])
         out = self._sink.room(self._bound(pieces, jobs))
-        end = self._encode(out, jobs)
+        end = self._encode(out, jobs, models)
         view = out.data
         start = 0
         position = 0
@@ -215,22 +239,36 @@ class FrameWaves:
         around += sum(_trailer_nbytes(piece.encoder) for piece in pieces if piece.last)
         content_nbytes = int(jobs["content_nbytes"].sum())
         largest = int(jobs["content_nbytes"].max(initial=0))
-        layouts = {piece.encoder.plan.layout for piece in pieces}
+        layouts = {piece.encoder.plan.transform for piece in pieces}
         # What a chunk may touch before it turns out that storing it is smaller.
         slack = max(run.encode_bound(largest, layout, _GAP, _GAP_STREAM) for layout in layouts)
         return around + content_nbytes + len(jobs) * (_GAP + _GAP_STREAM) + slack
 
-    def _encode(self, out: NDArray[np.uint8], jobs: NDArray[np.void]) -> int:
+    def _encode(
+        self, out: NDArray[np.uint8], jobs: NDArray[np.void], models: list[NDArray[np.uint8]]
+    ) -> int:
         content = self._content
         if content is None:
             content = self._buffer.take(self._room)
         if not len(jobs):
             return 0
         if self._levels is None:
-            return run.encode_run(content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads)
+            return run.encode_run(content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads, models)
         return run.encode_library_run(
             content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads, self._levels
         )
+
+
+def number_models(
+    pieces: list[tuple[NDArray[np.void], list[NDArray[np.uint8]]]],
+) -> list[NDArray[np.uint8]]:
+    """Join the models of several frames, and let the jobs of each count among them all."""
+    models: list[NDArray[np.uint8]] = []
+    for jobs, mine in pieces:
+        if models and mine:
+            jobs["model"] += np.uint32(len(models)) * (jobs["model"] != 0)
+        models += mine
+    return models
 
 
 def join_jobs(jobs: list[NDArray[np.void]]) -> NDArray[np.void]:

@@ -226,7 +226,7 @@ class ZstnWriter:
             try:
                 number = self._find_same(content)
                 if number is None:
-                    number = self._encode(code, content)
+                    number = self._encode(code, shape, content)
                 else:
                     self._n_shared += 1
             except BaseException:
@@ -247,16 +247,16 @@ class ZstnWriter:
             raise ValueError(msg)
         name.encode()
 
-    def _encode(self, code: str, content: NDArray[np.uint8]) -> int:
+    def _encode(self, code: str, shape: tuple[int, ...], content: NDArray[np.uint8]) -> int:
         dtype = st_header.dtype_of(code)
         if len(content) < _WAITING_NBYTES:
 
             def read_into(begin: int, view: memoryview) -> None:
                 view[:] = content[begin : begin + len(view)].data
 
-            number = self._waves.add(dtype, len(content), read_into)
+            number = self._waves.add(dtype, shape, len(content), read_into)
         else:
-            number = self._waves.add_from(dtype, content, 0, len(content))
+            number = self._waves.add_from(dtype, shape, content, 0, len(content))
             # The caller may change it from now on.
             self._waves.flush()
         if self._atomic is not None and len(content) >= SHARED_NBYTES:

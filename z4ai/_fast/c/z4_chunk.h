@@ -9,7 +9,9 @@
 #include "z4_literals.h"
 #include "z4_planes.h"
 #include "z4_portable.h"
+#include "z4_rans.h"
 #include "z4_status.h"
+#include "z4_symbols.h"
 #include "z4_xxh3.h"
 
 /* Largest content of one chunk: sizes of streams then fit in 32 bits with room to spare. */
@@ -44,14 +46,24 @@ typedef struct {
     uint32_t stream_nbytes[Z4_MAX_PLANES];
     uint8_t stream_codec[Z4_MAX_PLANES];
     uint32_t lead;                         /* encode: bytes to leave in front of the chunk, for what lies between */
-    uint32_t lead_reserved;
-    uint8_t layout;                        /* enum z4_layout */
+    uint32_t model;                        /* 1 + number of the model in the run's list; 0: none */
+    uint32_t rows_nbytes;                  /* parameters of a chunk of symbols, as in docs/format/codecs/symbols.md */
+    uint32_t rare_nbytes;
+    uint16_t n_rare;
+    uint16_t n_raw;
+    uint16_t params_nbytes;
+    uint8_t doubtful;                      /* encode: planes might be as small */
+    uint8_t params_reserved;
+    uint32_t saved;                        /* encode: bytes, against planes */
+    uint8_t layout;                        /* transform: enum z4_layout, or Z4_SYMBOLS_FIRST + enum z4_symbols_kind */
     uint8_t swap;                          /* elements of the content are big-endian */
     uint8_t n_streams;                     /* planes of the layout */
     int8_t status;                         /* result: Z4_OK or why not */
     uint8_t stream;                        /* the stream that `status` speaks of */
-    uint8_t other_layout;                  /* encode: taken instead of layout where it promises less; same width */
-    uint8_t reserved[2];
+    uint8_t other_layout;                  /* encode: planes taken where they promise less; same width */
+    uint8_t dtype;                         /* of the frame: a code of docs/format/ids.md */
+    uint8_t planes;                        /* encode: layout taken where symbols do not fit or pay */
+    uint8_t reserved[4];
 } z4_chunk_job;
 
 /* The kernels of one instruction set, chosen once a call. */
@@ -59,6 +71,8 @@ typedef struct {
     const z4_planes_impl *planes;
     const z4_literals_impl *literals;
     const z4_xxh3_impl *xxh3;
+    const z4_rans_impl *rans;
+    const z4_symbols_impl *symbols;
 } z4_kernels;
 
 Z4_INLINE z4_kernels z4_kernels_pick(int isa)
@@ -67,13 +81,29 @@ Z4_INLINE z4_kernels z4_kernels_pick(int isa)
     k.planes = z4_planes_pick(isa);
     k.literals = z4_literals_pick(isa);
     k.xxh3 = z4_xxh3_pick(isa);
+    k.rans = z4_rans_pick(isa);
+    k.symbols = z4_symbols_pick(isa);
     return k;
 }
 
-/* Reverse the bytes of n elements of the layout's width. */
-Z4_INLINE void z4_swap_elements(const z4_kernels *k, int layout, const uint8_t *src, size_t n, uint8_t *dst)
+/* Transforms of symbols follow those of planes. */
+#define Z4_SYMBOLS_FIRST ((int)Z4_LAYOUT_COUNT)
+
+Z4_INLINE int z4_is_symbols(int transform)
 {
-    const unsigned width = z4_layout_width(layout);
+    return transform >= Z4_SYMBOLS_FIRST && transform < Z4_SYMBOLS_FIRST + (int)Z4_SYMBOLS_COUNT;
+}
+
+Z4_INLINE int z4_transform_known(int transform) { return transform < Z4_SYMBOLS_FIRST + (int)Z4_SYMBOLS_COUNT; }
+
+Z4_INLINE size_t z4_transform_width(int transform)
+{
+    return z4_is_symbols(transform) ? z4_symbols_width(transform - Z4_SYMBOLS_FIRST) : z4_layout_width(transform);
+}
+
+/* Reverse the bytes of n elements. */
+Z4_INLINE void z4_swap_elements(const z4_kernels *k, size_t width, const uint8_t *src, size_t n, uint8_t *dst)
+{
     k->planes->swap[width == 8 ? 3 : width >> 1](src, n, dst);
 }
 

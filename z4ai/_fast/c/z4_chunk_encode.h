@@ -28,15 +28,18 @@ typedef struct {
     uint8_t swapped[Z4_SPLIT_TILE * 8];
 } z4_encode_scratch;
 
-/* Room for the planes of one chunk that are coded; follows z4_encode_scratch. */
-Z4_INLINE size_t z4_encode_planes_nbytes(uint64_t content_nbytes, size_t width)
+/* Room for the planes of one chunk that are coded; follows z4_encode_scratch. Symbols have contexts beside them, and
+ * remainders and symbols are planes even of a single byte. */
+Z4_INLINE size_t z4_encode_planes_nbytes(uint64_t content_nbytes, int transform)
 {
-    return width == 1 ? 0 : width * z4_align64((size_t)(content_nbytes / width) + 64);
+    const size_t width = z4_transform_width(transform);
+    const size_t planes = z4_is_symbols(transform) ? width + 2 : width == 1 ? 0 : width;
+    return planes * z4_align64((size_t)(content_nbytes / width) + 64);
 }
 
-/* What z4_encode_chunk may need at its place in the output, however badly the content codes. */
-Z4_INLINE size_t z4_encode_bound(uint64_t content_nbytes, size_t width, size_t gap, size_t gap_stream)
+Z4_INLINE size_t z4_plane_bound(uint64_t content_nbytes, int layout, size_t gap, size_t gap_stream)
 {
+    const size_t width = z4_layout_width(layout);
     return gap + width * gap_stream + width * z4_lit_bound((size_t)(content_nbytes / width), z4_tile(width)) +
            width + 64;
 }
@@ -58,7 +61,7 @@ static size_t z4_probe_block(const z4_kernels *k, const z4_chunk_job *job, int l
         for (size_t p = 0; p < width; p++)
             planes[p] = scratch->probe[p];
         if (job->swap) {
-            z4_swap_elements(k, layout, run, m, scratch->swapped);
+            z4_swap_elements(k, width, run, m, scratch->swapped);
             run = scratch->swapped;
         }
         k->planes->split[layout](run, m, planes);
@@ -80,10 +83,11 @@ Z4_INLINE size_t z4_sample_nbytes(const uint32_t counts[256], size_t seen)
     return z4_lit_estimate(counts, seen) + ((symbols * 23) >> 8);
 }
 
-/* Find which planes of a layout are worth coding: those that promise more than 1 % in some block. */
-static void z4_probe(const z4_kernels *k, const z4_chunk_job *job, int layout, const uint8_t *src, size_t n,
-                     z4_encode_scratch *scratch, z4_forecast *forecast)
+/* Find which planes of a layout are worth coding: those that promise more than 1 % in some block. -> elements seen. */
+static size_t z4_probe(const z4_kernels *k, const z4_chunk_job *job, int layout, const uint8_t *src, size_t n,
+                       z4_encode_scratch *scratch, z4_forecast *forecast)
 {
+    size_t all = 0;
     const size_t width = z4_layout_width(layout);
     memset(forecast, 0, sizeof *forecast);
     const size_t block = z4_tile(width);
@@ -96,7 +100,9 @@ static void z4_probe(const z4_kernels *k, const z4_chunk_job *job, int layout, c
             forecast->coded[p] |= (uint8_t)pays;
             forecast->estimate += pays ? nbytes : seen;
         }
+        all += seen;
     }
+    return all;
 }
 
 Z4_INLINE int z4_is_constant(const uint8_t *plane, size_t n)
@@ -137,19 +143,16 @@ static ptrdiff_t z4_encode_plane(const z4_kernels *k, const uint8_t *plane, size
     return (ptrdiff_t)n;
 }
 
-/* Encode one job's content to out (= the encoded buffer at job->encoded_offset).
- *
- * gap and gap_stream: bytes to leave for the chunk header, fixed and for each stream. capacity: at least
- * z4_encode_bound(). planes: z4_encode_planes_nbytes() of scratch. Fills the job's layout, streams, offsets (in the
- * encoded buffer), checksum, encoded_nbytes, status. Reads the content once, apart from a sampled probe. */
-static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const uint8_t *content, uint8_t *out,
-                            size_t capacity, size_t gap, size_t gap_stream, z4_encode_scratch *scratch,
-                            uint8_t *planes)
+/* z4_encode_chunk() by a transform of planes. Reads the content once, apart from a sampled probe. */
+static void z4_encode_as_planes(const z4_kernels *k, z4_chunk_job *job, const uint8_t *content, uint8_t *out,
+                                size_t capacity, size_t gap, size_t gap_stream, z4_encode_scratch *scratch,
+                                uint8_t *planes)
 {
     const uint8_t *src = content + job->content_offset;
     const size_t total = job->content_nbytes;
     size_t width = z4_layout_width(job->layout);
     job->status = Z4_OK;
+    job->params_nbytes = 0;
     if (total < width) {
         job->layout = Z4_LAYOUT_BYTES1;
         job->swap = 0;
@@ -199,7 +202,7 @@ static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const uint8_
             for (size_t p = 0; p < width; p++)
                 to[p] = dst[p] + i;
             if (job->swap) {
-                z4_swap_elements(k, job->layout, tile, m, scratch->swapped);
+                z4_swap_elements(k, width, tile, m, scratch->swapped);
                 tile = scratch->swapped;
             }
             k->planes->split[job->layout](tile, m, to);
@@ -233,6 +236,52 @@ static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const uint8_
     job->encoded_nbytes = at;
     if (at >= gap + gap_stream + total)
         z4_store_chunk(job, src, out, gap + gap_stream);
+}
+
+#include "z4_chunk_symbols_encode.h"
+
+/* What z4_encode_chunk() may need at its place in the output, however badly the content codes. */
+Z4_INLINE size_t z4_encode_bound(uint64_t content_nbytes, int transform, size_t gap, size_t gap_stream)
+{
+    if (!z4_is_symbols(transform))
+        return z4_plane_bound(content_nbytes, transform, gap, gap_stream);
+    const size_t a = z4_symbols_bound(content_nbytes, transform - Z4_SYMBOLS_FIRST, gap, gap_stream);
+    const size_t b = z4_plane_bound(content_nbytes, z4_planes_like(transform), gap, gap_stream);
+    return a > b ? a : b;
+}
+
+/* Encode one job's content to out (= the encoded buffer at job->encoded_offset).
+ *
+ * m: the model of a job of symbols. gap and gap_stream: bytes to leave for the chunk header, fixed and for each stream.
+ * capacity: at least z4_encode_bound(). planes: z4_encode_planes_nbytes() of scratch. Fills the job's layout, streams,
+ * parameters, offsets (in the encoded buffer), checksum, encoded_nbytes, status; and `saved`, which is what symbols
+ * save against planes. */
+static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_model *m, const uint8_t *content,
+                            uint8_t *out, size_t capacity, size_t gap, size_t gap_stream,
+                            z4_encode_scratch *scratch, z4_symbols_encoder *symbols, uint8_t *planes)
+{
+    const int transform = job->layout;
+    job->saved = 0;
+    if (z4_is_symbols(transform) && m != NULL && symbols != NULL && job->content_nbytes >= z4_transform_width(transform)) {
+        z4_chunk_job coded = *job;
+        z4_encode_as_symbols(k, &coded, m, content, out, capacity, gap, gap_stream, scratch, symbols, planes);
+        if (coded.status == Z4_OK && !coded.doubtful) {
+            *job = coded;
+            return;
+        }
+        job->layout = job->planes;
+        z4_encode_as_planes(k, job, content, out, capacity, gap, gap_stream, scratch, planes);
+        if (coded.status != Z4_OK || (job->status == Z4_OK && job->encoded_nbytes <= coded.encoded_nbytes))
+            return;
+        coded.saved = (uint32_t)(job->encoded_nbytes - coded.encoded_nbytes);
+        job->layout = (uint8_t)transform;
+        z4_encode_as_symbols(k, job, m, content, out, capacity, gap, gap_stream, scratch, symbols, planes);
+        job->saved = coded.saved;
+        return;
+    }
+    if (z4_is_symbols(transform))
+        job->layout = job->planes;
+    z4_encode_as_planes(k, job, content, out, capacity, gap, gap_stream, scratch, planes);
 }
 
 #endif

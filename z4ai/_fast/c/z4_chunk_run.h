@@ -37,7 +37,8 @@ static void z4_nap(void)
 typedef struct {
     z4_kernels kernels;
     z4_chunk_job *jobs;
-    size_t last; /* one past the last job of this run */
+    const z4_model *const *models; /* job->model - 1: number in this list */
+    size_t last;                   /* one past the last job of this run */
     const uint8_t *encoded;
     size_t encoded_nbytes;
     uint8_t *content;
@@ -46,13 +47,21 @@ typedef struct {
     size_t next;  /* atomic: the job to claim */
 } z4_decode_run;
 
-static void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch)
+Z4_INLINE const z4_model *z4_model_of(const z4_model *const *models, const z4_chunk_job *job)
 {
+    return job->model == 0 ? NULL : models[job->model - 1];
+}
+
+/* One worker. symbols: its scratch, or NULL if no job has a model. */
+static void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch, z4_symbols_scratch *symbols)
+{
+    if (symbols != NULL)
+        symbols->model = NULL;
     for (size_t first; (first = z4_fetch_add(&run->next, run->share)) < run->last;) {
         const size_t end = run->last - first < run->share ? run->last : first + run->share;
         for (size_t i = first; i < end; i++)
-            z4_decode_chunk(&run->kernels, &run->jobs[i], run->encoded, run->encoded_nbytes, run->content,
-                            run->content_nbytes, scratch);
+            z4_decode_chunk(&run->kernels, &run->jobs[i], z4_model_of(run->models, &run->jobs[i]), run->encoded,
+                            run->encoded_nbytes, run->content, run->content_nbytes, scratch, symbols);
     }
 }
 
@@ -67,6 +76,7 @@ Z4_INLINE size_t z4_decode_share(size_t n_jobs, size_t n_workers)
 typedef struct {
     z4_kernels kernels;
     z4_chunk_job *jobs;
+    const z4_model *const *models;
     size_t last;
     const uint8_t *content;
     uint8_t *out;
@@ -136,34 +146,37 @@ static void z4_place_held(z4_encode_run *run, z4_held *held, size_t most)
 }
 
 /* Code job i, whose turn it is, at its place. */
-static void z4_encode_in_place(z4_encode_run *run, size_t i, z4_encode_scratch *scratch, uint8_t *planes)
+static void z4_encode_in_place(z4_encode_run *run, size_t i, z4_encode_scratch *scratch,
+                               z4_symbols_encoder *symbols, uint8_t *planes)
 {
     z4_chunk_job *job = &run->jobs[i];
-    const size_t bound =
-        z4_encode_bound(job->content_nbytes, z4_layout_width(job->layout), run->gap, run->gap_stream);
+    const size_t bound = z4_encode_bound(job->content_nbytes, job->layout, run->gap, run->gap_stream);
     const size_t room = run->capacity - run->end;
     job->encoded_offset = run->end + job->lead;
     job->encoded_nbytes = 0;
     job->status = Z4_CAPACITY;
     if (bound <= room && job->lead <= room - bound)
-        z4_encode_chunk(&run->kernels, job, run->content, run->out + job->encoded_offset, bound, run->gap,
-                        run->gap_stream, scratch, planes);
+        z4_encode_chunk(&run->kernels, job, z4_model_of(run->models, job), run->content,
+                        run->out + job->encoded_offset, bound, run->gap, run->gap_stream, scratch, symbols, planes);
     if (job->status == Z4_OK)
         run->end = job->encoded_offset + job->encoded_nbytes;
     z4_store_release(&run->placed, i + 1);
 }
 
-/* One worker. held: its slots, or NULL if it is the only worker. */
-static void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, uint8_t *planes, z4_held *held)
+/* One worker. symbols: its scratch, or NULL if no job has a model. held: its slots, or NULL if it is the only worker. */
+static void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, z4_symbols_encoder *symbols,
+                             uint8_t *planes, z4_held *held)
 {
+    if (symbols != NULL)
+        symbols->model = NULL;
     for (size_t i; (i = z4_fetch_add(&run->next, 1)) < run->last;) {
         if (held == NULL || (held->n == 0 && z4_is_turn(run, i))) {
-            z4_encode_in_place(run, i, scratch, planes);
+            z4_encode_in_place(run, i, scratch, symbols, planes);
             continue;
         }
         run->jobs[i].encoded_offset = 0;
-        z4_encode_chunk(&run->kernels, &run->jobs[i], run->content, held->slot[held->n], held->slot_nbytes,
-                        run->gap, run->gap_stream, scratch, planes);
+        z4_encode_chunk(&run->kernels, &run->jobs[i], z4_model_of(run->models, &run->jobs[i]), run->content,
+                        held->slot[held->n], held->slot_nbytes, run->gap, run->gap_stream, scratch, symbols, planes);
         held->job[held->n++] = i;
         z4_place_held(run, held, Z4_SLOTS - 1);
     }
