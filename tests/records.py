@@ -9,7 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
+import brotli
 import numpy as np
 import zstandard
 from strategies import in_parts, make, noise, weights
@@ -44,6 +46,9 @@ class Record:
     suits: Callable[[bytes], bool] = field(default=lambda plane: True)
     hostile: Callable[[bytes], Iterable[tuple[str, bytes, str]]] = field(default=lambda plane: ())
 
+
+#: Codecs that planes do not have: they belong to transforms, and are tested with those.
+NOT_OF_PLANES = {"contexts", "frame"}
 
 EDGE_PLANES = {
     "one byte": b"\x00",
@@ -156,6 +161,59 @@ def _zstd_hostile(plane: bytes) -> Iterable[tuple[str, bytes, str]]:
     )
 
 
+def _brotli(quality: int, **options: int) -> Callable[[bytes], bytes]:
+    def encode(plane: bytes) -> bytes:
+        coded: bytes = brotli.compress(plane, quality=quality, **options)
+        return coded
+
+    return encode
+
+
+def _brotli_flushed(plane: bytes) -> bytes:
+    """Meta-blocks that end where the library was told to flush, empty ones between them."""
+    encoder = brotli.Compressor(quality=5)
+    step = max(len(plane) // 3, 1)
+    out = []
+    for at in range(0, len(plane), step):
+        out += [encoder.process(plane[at : at + step]), encoder.flush(), encoder.flush()]
+    return b"".join(out) + encoder.finish()
+
+
+def brotli_raw(content: bytes, *, last: bool = True) -> bytes:
+    """A Brotli stream by hand: uncompressed meta-blocks of at most 64 KiB, window 2^16."""
+    out = b""
+    for at in range(0, len(content), 1 << 16):
+        block = content[at : at + (1 << 16)]
+        # The window's bit stands before the first meta-block.
+        head = len(block) - 1 << 3 | 1 << 19
+        out += (head << 1 if at == 0 else head).to_bytes(3, "little") + block
+    return out + b"\x03" if last else out
+
+
+@cache
+def _brotli_bomb() -> bytes:
+    return _brotli(1)(bytes(1 << 26))
+
+
+def _brotli_hostile(plane: bytes) -> Iterable[tuple[str, bytes, str]]:
+    n = len(plane)
+    valid = _brotli(5)(plane)
+    yield "empty", b"", "FormatError"
+    yield "cut", valid[:-1], "FormatError"
+    yield "its first byte", valid[:1], "FormatError"
+    yield "no last block", brotli_raw(plane, last=False), "TruncatedError"
+    yield "a byte behind", valid + b"\0", "CorruptError"
+    yield "a stream behind", valid + valid, "CorruptError"
+    yield "an empty stream behind", valid + b"\x06", "CorruptError"
+    yield "no content", b"\x06", "CorruptError"
+    yield "shorter content", brotli_raw(plane[:-1]) if n > 1 else b"\x06", "CorruptError"
+    yield "longer content", _brotli(5)(plane + b"\0"), "CorruptError"
+    yield "a bomb", _brotli_bomb(), "CorruptError"
+    yield "a large window", bytes([0x11, 24]) + valid[1:], "CorruptError"
+    yield "a Zstandard frame", _library(3)(plane), "FormatError"
+    yield "padding that is not zero", brotli_raw(plane)[:-1] + b"\x83", "CorruptError"
+
+
 def _wrong_checksum(plane: bytes) -> bytes:
     valid = _library(3, write_checksum=True)(plane)
     return valid[:-1] + bytes([valid[-1] ^ 1])
@@ -194,6 +252,20 @@ RECORDS = {
             },
             planes=EDGE_PLANES,
             hostile=_zstd_hostile,
+        ),
+        Record(
+            name="brotli",
+            since=16,
+            encoders={
+                "by hand": brotli_raw,
+                "quality 1": _brotli(1),
+                "quality 5": _brotli(5),
+                "quality 11": _brotli(11),
+                "least window": _brotli(9, lgwin=10),
+                "flushed": _brotli_flushed,
+            },
+            planes=EDGE_PLANES,
+            hostile=_brotli_hostile,
         ),
     )
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import strategies
-from records import RECORDS
+from records import NOT_OF_PLANES, RECORDS
 
 from z4ai import dtypes
 from z4ai._reference import frame as reference
@@ -13,10 +13,11 @@ from z4ai.codecs import CODECS
 
 
 def test_every_codec_has_a_record() -> None:
-    assert list(RECORDS) == list(CODECS.values())
+    assert list(RECORDS) == [name for name in CODECS.values() if name not in NOT_OF_PLANES]
+    assert set(CODECS.values()) >= NOT_OF_PLANES
 
 
-@pytest.mark.parametrize("name", CODECS.values())
+@pytest.mark.parametrize("name", RECORDS)
 def test_a_record_says_enough(name: str) -> None:
     record = RECORDS[name]
     assert record.name == name

@@ -203,7 +203,13 @@ CHUNKS: dict[str, tuple[dict[str, Any], Any]] = {
         {"checksum": writer.xxh3(CONTENT[:64], 64)},
         errors.ChecksumError,
     ),
-    "codec 3": ({"streams": [(3, noise(32))] * 2}, errors.UnsupportedCodecError),
+    "codec 3, of other transforms": ({"streams": [(3, noise(32))] * 2}, errors.CorruptError),
+    "codec 4, of other transforms": (
+        {"streams": [(0, noise(32)), (4, noise(32))]},
+        errors.CorruptError,
+    ),
+    "codec 6": ({"streams": [(6, noise(32))] * 2}, errors.UnsupportedCodecError),
+    "codec 254": ({"streams": [(254, noise(32))] * 2}, errors.UnsupportedCodecError),
     "codec 255": ({"streams": [(255, noise(32)), (0, noise(32))]}, errors.UnsupportedCodecError),
     "a tail": ({"tail": b"\0"}, errors.CorruptError),
     "streams swapped": (

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-STORE, CONSTANT, ZSTD = range(3)
+STORE, CONSTANT, ZSTD, CONTEXTS, FRAME, BROTLI = range(6)
 
-CODECS = {STORE: "store", CONSTANT: "constant", ZSTD: "zstd"}
+CODECS = {
+    STORE: "store",
+    CONSTANT: "constant",
+    ZSTD: "zstd",
+    CONTEXTS: "contexts",
+    FRAME: "frame",
+    BROTLI: "brotli",
+}
