@@ -5,8 +5,8 @@
 
 safetensors in and out, everything counted; other files as they are. Beside the corpus stands a
 tensor of normal bf16 of 16 MiB. Each file of z4ai is restored and compared. `rivals/smallest.py`
-says in which ways a rival is tried: the smallest one counts. It passes where the default tier is
-not larger than any rival, is at least the ratio asked for, and the tiers are in order.
+says in which ways a rival is tried: the smallest one counts. A file passes where the default tier
+has the ratio asked for, or, where none is, is not larger than any rival; and the tiers are in order.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ def row_of(file: Input, ours: dict[str, int], theirs: dict[str, int]) -> dict[st
     wrong = []
     if "default" in ours:
         size = ours["default"]
-        smaller = [f"larger than {name}" for name, nbytes in theirs.items() if nbytes < size]
-        wrong += smaller
-        if goal is not None and raw / size < goal:
+        if goal is None:
+            wrong += [f"larger than {name}" for name, nbytes in theirs.items() if nbytes < size]
+        elif raw / size < goal:
             wrong.append(f"below {goal}")
         if size > ours.get("fast", size):
             wrong.append("larger than fast")
