@@ -6,7 +6,7 @@
 safetensors in and out, everything counted; other files as they are. Beside the corpus stands a
 tensor of normal bf16 of 16 MiB. Each file of z4ai is restored and compared. `rivals/smallest.py`
 says in which ways a rival is tried: the smallest one counts. A file passes where the default tier
-has the ratio asked for, or, where none is, is not larger than any rival; and the tiers are in order.
+has the ratio asked for, or, if none is, is not larger than any rival, and the tiers are in order.
 """
 
 from __future__ import annotations
