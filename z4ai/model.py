@@ -35,8 +35,8 @@ _MOST_COLUMNS = 1 << 20
 _RECORD_SHIFT = 3
 
 # Elements that tables are made by, and those that contexts are chosen by.
-_SAMPLE = 1 << 21
-_DRAFT = 1 << 18
+_SAMPLE = 1 << 22
+_DRAFT = 1 << 22
 # Elements side by side in a sample, at least.
 _RUN = 4096
 # Fewer elements do not pay for a table.
@@ -49,6 +49,8 @@ _STRETCHES = (256, 1024)
 # What a table of classes takes, about.
 _CLASS_TABLE_BITS = 160
 _WINDOW = 254
+# The escape stands for a symbol that is rarer than one in so many.
+_RAREST = 1024
 _FIELD_BITS = {SYMBOLS2: 10, SYMBOLS4: 10, SYMBOLS8: 12}
 _FIELD_SHIFT = {SYMBOLS2: 5, SYMBOLS4: 5, SYMBOLS8: 3}
 
@@ -187,6 +189,7 @@ def choose_model(
     content: NDArray[np.uint8],
     dtype: DType,
     shape: tuple[int, ...] | None,
+    n: int,
     *,
     big_endian: bool = False,
     thorough: bool = False,
@@ -196,28 +199,29 @@ def choose_model(
     Parameters
     ----------
     content : ndarray of uint8
-        The content of the frame.
+        The content of the frame, or a sample of whole rows.
     dtype : DType
         Its elements.
     shape : tuple of int, optional
-        Their places, the last index running fastest.
+        The places of those elements, the last index running fastest.
+    n : int
+        Elements of the frame.
     big_endian : bool
         The elements are big-endian.
     thorough : bool
         Try more views, and more contexts.
     """
-    n = len(content) // dtype.width
     if n < _LEAST_ELEMENTS or dtype.symbols == dtype.layout:
         return None
     sampler = _Sampler(content, dtype, big_endian=big_endian)
     floor = _floor_of(sampler.take(1, _DRAFT))
     most = _MOST_CONTEXTS[thorough]
     best: _Draft | None = None
-    for view in _views(shape, n, thorough=thorough):
+    for view in _views(shape, sampler.n, thorough=thorough):
         draft = _draft(sampler.take(view.period, _DRAFT), view, floor, n, most)
         if draft is not None and draft.gain > (best.gain if best is not None else 0):
             best = draft
-    return _make_model(sampler, best, floor)
+    return _make_model(sampler, best, floor, n)
 
 
 class _Sampler:
@@ -265,7 +269,10 @@ class _Sampler:
         words = self._content[: self.n * dtype.width].view(">u2" if self._swap else "<u2")
         step = dtype.width // 2
         upper = words[0 if self._swap else step - 1 :: step]
-        upper = upper[:: max(1, len(upper) // _RUN)]
+        if len(upper) > 4 * _RUN:
+            # Stretches: single elements at even distances may all be of one column.
+            gap = (len(upper) - _RUN // 4) // 15
+            upper = np.concatenate([upper[k * gap : k * gap + _RUN // 4] for k in range(16)])
         field = (upper >> _FIELD_SHIFT[dtype.symbols]) & ((1 << _FIELD_BITS[dtype.symbols]) - 1)
         counts = np.bincount(field, minlength=1 << _FIELD_BITS[dtype.symbols])
         counts[0] = 0  # has a symbol of its own
@@ -378,10 +385,10 @@ def _class_cost(classes: NDArray[np.uint8]) -> int:
     return models.cost(counts) + 256 * _CLASS_TABLE_BITS
 
 
-def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int) -> Model:
+def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int, n: int) -> Model:
     view = draft.view if draft is not None else _View(0, rows=False, columns=False)
     symbols = sampler.take(view.period or 1, _SAMPLE)
-    complete = len(symbols) == sampler.n
+    complete = len(symbols) == n
     classes = _Classes(None, None, 0, 0)
     if draft is None:
         counts = np.bincount(symbols, minlength=256)[None].astype(np.uint64)
@@ -440,9 +447,10 @@ def _tables_of(
     if complete and not (rare & (counts > 0)).any():
         return counts.astype(np.uint32), None, 0
     escape = int(np.argmin(occurs))
-    if not rare[:, escape].all():
-        # Every symbol is frequent somewhere: none can stand for others.
+    if occurs[escape] * np.uint64(_RAREST) > occurs.sum():
+        # Every symbol is frequent: none can stand for others.
         return np.maximum(counts, np.uint64(1)).astype(np.uint32), None, 0
+    rare[:, escape] = True
     kept = np.where(rare, np.uint64(0), counts)
     apart = np.where(rare, counts, np.uint64(0))
     kept[:, escape] = apart.sum(1)

@@ -78,13 +78,31 @@ def adapt_plan(
     dtype: DType,
     shape: tuple[int, ...] | None,
     *,
+    nbytes: int | None = None,
     big_endian: bool = False,
 ) -> Plan:
-    """Choose what depends on the content, or on the first part of it."""
+    """Choose what depends on the content.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `make_plan`.
+    content : ndarray of uint8
+        The content, or a sample of whole rows of it.
+    dtype : DType
+        Its elements.
+    shape : tuple of int or None
+        The places of those elements, the last index running fastest.
+    nbytes : int, optional
+        Bytes of all the content, where `content` is a sample.
+    big_endian : bool
+        The elements are big-endian.
+    """
     if plan.effort == "fast" or plan.zstd_levels is not None:
         return plan
+    n = (len(content) if nbytes is None else nbytes) // dtype.width
     model = choose_model(
-        content, dtype, shape, big_endian=big_endian, thorough=plan.effort == "max"
+        content, dtype, shape, n, big_endian=big_endian, thorough=plan.effort == "max"
     )
     if model is None:
         return plan

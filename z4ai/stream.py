@@ -86,7 +86,7 @@ def compress_stream(
     room = plan.chunk_nbytes * wave_chunks(threads, plan.chunk_nbytes)
     content = np.empty(room, np.uint8)
     n = _read_into(src, content)
-    plan = adapt_plan(plan, content[:n], resolved, None)
+    plan = adapt_plan(plan, content[:n], resolved, None, nbytes=n if n < room else 1 << 62)
     encoder = FrameEncoder(frame.FrameHeader(resolved, None, plan.chunk_nbytes), plan)
     out = np.empty(encoder.bound(room), np.uint8)
     write_all(dst, memoryview(encoder.header_bytes))

@@ -36,6 +36,11 @@ def wave_nbytes(threads: int | None) -> int:
     return min(max(16, 4 * _threads.effective(threads, 1 << 10)), 40) * _MIB
 
 
+# Content by which a tensor is judged that is larger than a wave, and in how many pieces.
+_SAMPLE_NBYTES = 8 * _MIB
+_SAMPLES = 16
+
+
 class _Piece(NamedTuple):
     """Content of one frame in a wave."""
 
@@ -155,10 +160,14 @@ class FrameWaves:
             if read_into is not None and take:
                 read_into(done, self._buffer.take(self._room)[offset : offset + take].data)
             if encoder is None:
-                # By the first part of it, if it is more than a wave.
-                known = content if content is not None else self._buffer.take(self._room)
-                whole = shape if prod(shape) * dtype.width == nbytes else None
-                plan = adapt_plan(plan, known[offset : offset + take], dtype, whole)
+                if content is not None:
+                    sample = content[begin : begin + nbytes]
+                elif take == nbytes:
+                    sample = self._buffer.take(self._room)[offset : offset + take]
+                else:
+                    sample = _sample(dtype, shape, nbytes, read_into)
+                rows = _rows_of(shape, dtype, nbytes, len(sample))
+                plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
                 encoder = FrameEncoder(frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes), plan)
             last = done + take == nbytes
             self._push(number, encoder, offset, take, first=done == 0, last=last)
@@ -257,6 +266,36 @@ class FrameWaves:
         return run.encode_library_run(
             content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads, self._levels
         )
+
+
+def _sample(
+    dtype: DType,
+    shape: tuple[int, ...],
+    nbytes: int,
+    read_into: Callable[[int, memoryview], None] | None,
+) -> NDArray[np.uint8]:
+    """Read stretches of whole rows, spread over content that is not held in memory at once."""
+    row_nbytes = nbytes // shape[0] if shape and shape[0] and nbytes % shape[0] == 0 else 0
+    if row_nbytes == 0 or row_nbytes > _SAMPLE_NBYTES // _SAMPLES or row_nbytes % dtype.width:
+        row_nbytes = dtype.width
+    size = _SAMPLE_NBYTES // _SAMPLES // row_nbytes * row_nbytes
+    gap = (nbytes - size) // (_SAMPLES - 1) // row_nbytes * row_nbytes
+    sample = np.empty(size * _SAMPLES, np.uint8)
+    for k in range(_SAMPLES if read_into is not None else 0):
+        read_into(k * gap, sample[k * size : (k + 1) * size].data)
+    return sample
+
+
+def _rows_of(
+    shape: tuple[int, ...], dtype: DType, nbytes: int, sample_nbytes: int
+) -> tuple[int, ...] | None:
+    """Shape of a sample of whole rows, or of a whole tensor; None if its elements have none."""
+    if not shape or prod(shape) * dtype.width != nbytes:
+        return None
+    if sample_nbytes == nbytes:
+        return shape
+    rows, rest = divmod(sample_nbytes * shape[0], nbytes)
+    return (rows, *shape[1:]) if rest == 0 else None
 
 
 def number_models(
