@@ -27,7 +27,8 @@ __all__ = ["Model", "choose_model", "parse_model"]
 
 _FIXED = Struct("<HBB")
 # z4_model of z4_model.h.
-_BLOCK = Struct("<QIIHBBBBHB7x")
+_BLOCK = Struct("<QIIHBBBBHBB6x")
+_FOLD_NBYTES = 256
 _ROWS, _COLUMNS, _RARE = 1, 2, 4
 _MAX_CLASS = 127
 _LEAST_PERIOD = 16
@@ -53,6 +54,24 @@ _WINDOW = 254
 _RAREST = 1024
 _FIELD_BITS = {SYMBOLS2: 10, SYMBOLS4: 10, SYMBOLS8: 12}
 _FIELD_SHIFT = {SYMBOLS2: 5, SYMBOLS4: 5, SYMBOLS8: 3}
+
+
+def _magnitudes(zero: int) -> NDArray[np.uint8]:
+    """Fold integers: four steps an octave of their distance from zero."""
+    distance = np.abs(np.arange(256) - zero)
+    # log2 in quarters, exactly: 4 log2(d) = log2(d^4).
+    steps = [int(d) ** 4 for d in distance]
+    return np.array([max(1, step.bit_length()) for step in steps], np.uint8)
+
+
+_ALL = np.arange(256)
+_FOLDS = {
+    "int8": np.roll(_magnitudes(128), 128),
+    "uint8": _magnitudes(128),
+    "fp16": (_ALL >> 1).astype(np.uint8),
+    "fp8_e4m3": (_ALL % 128 >> 1).astype(np.uint8),
+    "fp8_e5m2": (_ALL % 128).astype(np.uint8),
+}
 
 
 class Model(NamedTuple):
@@ -133,9 +152,19 @@ def parse_model(record: memoryview, offset: int) -> NDArray[np.uint8]:
         raise CorruptError(msg, offset=offset + pos)
     body = freqs.tobytes() + rare.tobytes() + classes.tobytes() + columns
     head = _BLOCK.pack(
-        _BLOCK.size + len(body), len(freqs), period, base, has, shift, escape, 0, 0, 0
+        _BLOCK.size + _FOLD_NBYTES + len(body),
+        len(freqs),
+        period,
+        base,
+        has,
+        shift,
+        escape,
+        0,
+        0,
+        0,
+        0,
     )
-    return np.frombuffer(head + body, np.uint8)
+    return np.frombuffer(head + bytes(_FOLD_NBYTES) + body, np.uint8)
 
 
 def _take_tables(
@@ -214,11 +243,11 @@ def choose_model(
     if n < _LEAST_ELEMENTS or dtype.symbols == dtype.layout:
         return None
     sampler = _Sampler(content, dtype, big_endian=big_endian)
-    floor = _floor_of(sampler.take(1, _DRAFT))
+    floor = _floor_of(sampler.fold_of(sampler.take(1, _DRAFT)))
     most = _MOST_CONTEXTS[thorough]
     best: _Draft | None = None
     for view in _views(shape, sampler.n, thorough=thorough):
-        draft = _draft(sampler.take(view.period, _DRAFT), view, floor, n, most)
+        draft = _draft(sampler, view, floor, n, most)
         if draft is not None and draft.gain > (best.gain if best is not None else 0):
             best = draft
     return _make_model(sampler, best, floor, n)
@@ -233,6 +262,8 @@ class _Sampler:
         Of the window of symbols.
     n : int
         Elements of the content.
+    fold : ndarray of uint8 or None
+        What each symbol weighs, if not itself.
     """
 
     def __init__(self, content: NDArray[np.uint8], dtype: DType, *, big_endian: bool) -> None:
@@ -242,6 +273,7 @@ class _Sampler:
         self._kept: dict[tuple[int, ...], NDArray[np.uint8]] = {}
         self.n = len(content) // dtype.width
         self.base = self._choose_base(dtype)
+        self.fold = _FOLDS.get(dtype.name)
 
     def take(self, period: int, most: int) -> NDArray[np.uint8]:
         """Return the symbols of rows of `period` elements: all, or about `most` of them."""
@@ -261,6 +293,10 @@ class _Sampler:
                 self._content, starts, key[1], self._kind, self.base, self._swap
             )
         return self._kept[key]
+
+    def fold_of(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What symbols weigh: about four steps an octave of magnitude."""
+        return symbols if self.fold is None else self.fold[symbols]
 
     def _choose_base(self, dtype: DType) -> int:
         """Choose the window by the fields of a few elements: as many as can be within it."""
@@ -354,10 +390,9 @@ def _sort(
     return np.clip(twice - least, 0, most).astype(np.uint8), least, most
 
 
-def _draft(
-    symbols: NDArray[np.uint8], view: _View, floor: int, n: int, most: int
-) -> _Draft | None:
-    classes = _classes(symbols, view, floor)
+def _draft(sampler: _Sampler, view: _View, floor: int, n: int, most: int) -> _Draft | None:
+    symbols = sampler.take(view.period, _DRAFT)
+    classes = _classes(sampler.fold_of(symbols), view, floor)
     if classes is None:
         return None
     counts = models.count(symbols, view.period, classes.rows, classes.columns)
@@ -394,7 +429,7 @@ def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int, n: int) -> 
         counts = np.bincount(symbols, minlength=256)[None].astype(np.uint64)
         shift = 0
     else:
-        classes = _classes(symbols, view, floor) or classes
+        classes = _classes(sampler.fold_of(symbols), view, floor) or classes
         fine = models.count(symbols, view.period, classes.rows, classes.columns)
         shift = draft.shift
         context = np.minimum(np.arange(len(fine)) >> shift, draft.count - 1)
@@ -418,8 +453,10 @@ def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int, n: int) -> 
             record += contexts.encode(classes.columns, None, freqs)
     block = parse_model(memoryview(record), 0).copy()
     fields = list(_BLOCK.unpack_from(block))
-    fields[7:10] = floor, classes.least, classes.most
+    fields[7:11] = floor, classes.least, classes.most, sampler.fold is not None
     _BLOCK.pack_into(block, 0, *fields)
+    if sampler.fold is not None:
+        block[_BLOCK.size : _BLOCK.size + _FOLD_NBYTES] = sampler.fold
     return Model(record, block)
 
 

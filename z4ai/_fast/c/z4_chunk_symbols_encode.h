@@ -69,14 +69,30 @@ static ptrdiff_t z4_encode_side(const z4_kernels *k, const uint16_t *freqs, cons
     return z4_rans_encode(k->rans, symbols, NULL, n, &codes, dst, capacity);
 }
 
-/* Twice the mean symbol of a row, above that of class 0. */
+/* Sum of what symbols weigh. */
+static uint64_t z4_weight_of(const z4_symbols_impl *impl, const z4_model *m, const uint8_t *symbols, size_t n)
+{
+    uint8_t folded[1024];
+    uint64_t sum = 0;
+    if (!m->folds)
+        return impl->weigh(symbols, n, m->floor, NULL);
+    for (size_t i = 0; i < n; i += sizeof folded) {
+        const size_t t = n - i < sizeof folded ? n - i : sizeof folded;
+        for (size_t j = 0; j < t; j++)
+            folded[j] = m->fold[symbols[i + j]];
+        sum += impl->weigh(folded, t, m->floor, NULL);
+    }
+    return sum;
+}
+
+/* Twice the mean weight of a row, above that of class 0. */
 static void z4_classes_of_rows(const z4_symbols_impl *impl, const z4_model *m, const uint8_t *symbols, uint64_t first,
                                size_t n, uint8_t *rows)
 {
     size_t column = (size_t)(first % m->period);
     for (size_t i = 0; i < n;) {
         const size_t left = m->period - column, k = left < n - i ? left : n - i;
-        const uint64_t sum = impl->weigh(symbols + i, k, m->floor, NULL);
+        const uint64_t sum = z4_weight_of(impl, m, symbols + i, k);
         const uint64_t twice = (4 * sum + k) / (2 * k);
         const uint64_t above = twice > m->least ? twice - m->least : 0;
         *rows++ = (uint8_t)(above > m->most ? m->most : above);

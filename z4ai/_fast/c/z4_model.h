@@ -24,9 +24,11 @@ typedef struct {
     uint8_t shift;
     uint8_t escape;
     uint8_t floor;       /* encoder: symbols below count as this where rows are weighed */
-    uint16_t least;      /* encoder: twice the mean symbol of a row of class 0 */
+    uint16_t least;      /* encoder: twice the mean weight of a row of class 0 */
     uint8_t most;        /* encoder: highest class of a row */
-    uint8_t reserved[7];
+    uint8_t folds;       /* encoder: `fold` is not the identity */
+    uint8_t reserved[6];
+    uint8_t fold[256];   /* encoder: what a symbol weighs */
 } z4_model;
 
 Z4_INLINE const uint16_t *z4_model_freqs(const z4_model *m, unsigned context)
