@@ -1,0 +1,53 @@
+"""What content costs that is coded without its structure: a yardstick for stages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from z4ai.dtypes import DType
+
+__all__ = ["bits_of", "plain_bits"]
+
+_BLOCKS = 64
+_BLOCK = 512
+
+# Bits of the remainder below the field of docs/format/codecs/symbols.md, by the bytes of an element.
+_LOWER_BITS = {2: 5, 4: 5, 8: 3}
+_FP16_LOWER_BITS = 7
+
+
+def bits_of(counts: NDArray[np.integer]) -> float:
+    """Return the order-0 entropy, in bits, of all symbols counted."""
+    positive = counts[counts > 0].astype(np.float64)
+    total = float(positive.sum())
+    return total * float(np.log2(total)) - float((positive * np.log2(positive)).sum())
+
+
+def plain_bits(content: NDArray[np.uint8], dtype: DType) -> float:
+    """Estimate the bits that `content` takes, from a sample: top field, remainder, low bytes.
+
+    Zeros count as a symbol of their own, as a stage of their own may take them out.
+    """
+    width = dtype.width
+    n = len(content) // width
+    elements = content.reshape(n, width)
+    if n > _BLOCKS * _BLOCK:
+        starts = np.arange(_BLOCKS) * ((n - _BLOCK) // (_BLOCKS - 1))
+        elements = elements[(starts[:, None] + np.arange(_BLOCK)).ravel()]
+    m = len(elements)
+    elements = elements[elements.any(axis=1)]
+    bits = bits_of(np.array([m - len(elements), len(elements)]))
+    if len(elements):
+        top = elements[:, -2].astype(np.uint16) | elements[:, -1].astype(np.uint16) << 8
+        lower = _FP16_LOWER_BITS if dtype.name == "fp16" else _LOWER_BITS[width]
+        sign = top >> 15 << lower
+        bits += bits_of(np.bincount((top & 0x7FFF) >> lower))
+        bits += bits_of(np.bincount(sign | top & (1 << lower) - 1))
+        for byte in range(width - 2):
+            bits += bits_of(np.bincount(elements[:, byte]))
+    return bits * n / m
