@@ -151,9 +151,9 @@ static inline void z4_symbols_pack2h(const uint8_t *from, size_t n, uint8_t *to)
     }                                                                                              \
     target_ static uint64_t z4_symbols_weigh_##isa_(const uint8_t *symbols, size_t n,              \
                                                     unsigned floor, uint32_t *sums)                \
-    {                                                                                              \
-        return sums == NULL ? z4_symbols_weigh_body(symbols, 0, n, floor, NULL)                    \
-                            : z4_symbols_weigh_body(symbols, 0, n, floor, sums);                   \
+    {   /* two loops, that the sum alone is fast */                                                \
+        return sums == NULL ? z4_symbols_weigh_body(symbols, n, floor, NULL)                       \
+                            : z4_symbols_weigh_body(symbols, n, floor, sums);                      \
     }
 
 static inline void z4_symbols_split2_scalar(const uint8_t *src, size_t n, unsigned base,
@@ -168,19 +168,6 @@ static inline void z4_symbols_merge2_scalar(const uint8_t *symbols, const uint8_
 {
     (void)low;
     z4_symbols_merge_body(symbols, rest, 0, n, base, dst, 5);
-}
-static inline void z4_symbols_merge_packed2_scalar(const uint8_t *symbols, const uint8_t *packed,
-                                                   const uint8_t *const *low, size_t n,
-                                                   unsigned base, uint8_t *dst)
-{
-    size_t i = 0;
-    uint8_t rest[64];
-    (void)low;
-    for (; i + 64 <= n; i += 64, packed += 48) {
-        z4_symbols_unpack_group_scalar(packed, rest, 6);
-        z4_symbols_merge_body(symbols + i, rest, 0, 64, base, dst + 2 * i, 5);
-    }
-    z4_symbols_merge_packed_tail(symbols, packed, i, n, base, dst);
 }
 Z4_INLINE void z4_symbols_fold_scalar(const uint8_t *high, const uint8_t *low, size_t n,
                                       unsigned base, uint8_t *symbols, uint8_t *rest, unsigned k)
@@ -197,8 +184,9 @@ static inline void z4_symbols_contexts_scalar(unsigned row, const uint8_t *colum
 {
     z4_symbols_contexts_body(row, columns, 0, n, shift, most, contexts);
 }
-#define Z4_SYMBOLS_NO_TARGET
+#define Z4_SYMBOLS_NO_TARGET /* what every processor of the family has */
 Z4_SYMBOLS_VARIANT(scalar, Z4_SYMBOLS_NO_TARGET)
+Z4_SYMBOLS_STAGED(scalar, Z4_SYMBOLS_NO_TARGET, 2, 2, 6)
 
 #if Z4_X86
 #include "z4_symbols_avx2.h"

@@ -1,5 +1,5 @@
-/* z4_symbols_avx2.h -- the symbol kernels of bf16 with AVX2; included by z4_symbols.h, contract
- * there. Loops leave what is short of a turn to the plain form.
+/* z4_symbols_avx2.h -- the symbol kernels with AVX2, where the compiler's are slower; included by
+ * z4_symbols.h, contract there. Loops leave what is short of a turn to the plain form.
  *
  * Unpacks and packs stay inside the 16-byte lanes, so words are loaded and stored as two pieces
  * that lie 16 elements apart: then bytes come out in order. */

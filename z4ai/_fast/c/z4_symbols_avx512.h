@@ -19,11 +19,11 @@ Z4_TARGET_AVX512 static void z4_symbols_split2_avx512(const uint8_t *src, size_t
                                                    _mm512_min_epu16(db, most));
         const __mmask64 some = (__mmask64)_mm512_test_epi16_mask(b, field) << 32
                                | _mm512_test_epi16_mask(a, field);
-        const __m512i low = _mm512_permutex2var_epi8(a, even, b);
+        const __m512i bits = _mm512_permutex2var_epi8(a, even, b);
         const __m512i sign = _mm512_srli_epi16(_mm512_permutex2var_epi8(a, odd, b), 2);
         z4_store_avx512(symbols + i, _mm512_maskz_add_epi8(some, y, _mm512_set1_epi8(1)));
         z4_store_avx512(rest + i,
-                        z4_select_avx512(_mm512_and_si512(low, _mm512_set1_epi8(0x1f)), sign,
+                        z4_select_avx512(_mm512_and_si512(bits, _mm512_set1_epi8(0x1f)), sign,
                                          _mm512_set1_epi8(0x20)));
     }
     z4_symbols_split_body(src, i, n, base, symbols, rest, 5);
@@ -88,16 +88,12 @@ Z4_TARGET_AVX512 static void z4_symbols_contexts_avx512(unsigned row, const uint
     z4_symbols_contexts_body(row, columns, i, n, shift, most, contexts);
 }
 
-Z4_AVX512 void z4_symbols_fold_avx512(const uint8_t *high, const uint8_t *low, size_t n,
-                                      unsigned base, uint8_t *symbols, uint8_t *rest, unsigned k)
-{
-    z4_symbols_fold_avx2(high, low, n, base, symbols, rest, k);
-}
+/* The planes around it take most of the time: no gain in writing this out for wider words. */
 Z4_AVX512 void z4_symbols_unfold_avx512(const uint8_t *symbols, const uint8_t *rest, size_t n,
                                         unsigned base, uint8_t *high, uint8_t *low, unsigned k)
 {
     z4_symbols_unfold_body(symbols, rest, 0, n, base, high, low, k);
 }
-
+#define z4_symbols_fold_avx512 z4_symbols_fold_avx2
 #define z4_symbols_pack_group_avx512 z4_symbols_pack_group_avx2
 #define z4_symbols_unpack_group_avx512 z4_symbols_unpack_group_avx2

@@ -178,12 +178,12 @@ Z4_INLINE void z4_symbols_contexts_body(unsigned row, const uint8_t *Z4_RESTRICT
     }
 }
 
-Z4_INLINE uint64_t z4_symbols_weigh_body(const uint8_t *Z4_RESTRICT symbols, size_t i, size_t n,
+Z4_INLINE uint64_t z4_symbols_weigh_body(const uint8_t *Z4_RESTRICT symbols, size_t n,
                                          unsigned floor, uint32_t *Z4_RESTRICT sums)
 {
     const uint8_t least = (uint8_t)floor;
     uint64_t total = 0;
-    while (i < n) {
+    for (size_t i = 0; i < n;) {
         const size_t m = n - i < 4096 ? n - i : 4096; /* a sum of bytes fits 32 bits */
         uint32_t part = 0;
         for (size_t j = i; j < i + m; j++) {

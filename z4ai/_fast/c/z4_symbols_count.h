@@ -29,12 +29,43 @@ Z4_INLINE void z4_symbols_count_plain(const uint8_t *symbols, size_t n, uint32_t
         counts[symbols[i]]++;
 }
 
+/* As many symbols that every second of them fits 16 bits. Short calls do not pay for the second
+ * histogram. */
+enum { Z4_SYMBOLS_ROUND = 131064, Z4_SYMBOLS_LONG = 32768 };
+
+Z4_INLINE void z4_symbols_count_round(const uint8_t *symbols, const uint8_t *contexts, size_t n,
+                                      uint32_t *counts)
+{
+    uint16_t side[64 * 256];
+    size_t i = 0, used;
+    uint8_t most = 0;
+    for (size_t j = 0; j < n; j++)
+        most = contexts[j] > most ? contexts[j] : most;
+    used = ((size_t)most + 1) * 256;
+    memset(side, 0, used * sizeof *side);
+    for (; i + 2 <= n; i += 2) {
+        counts[(size_t)contexts[i] << 8 | symbols[i]]++;
+        side[(size_t)contexts[i + 1] << 8 | symbols[i + 1]]++;
+    }
+    for (; i < n; i++)
+        counts[(size_t)contexts[i] << 8 | symbols[i]]++;
+    for (size_t j = 0; j < used; j++)
+        counts[j] += side[j];
+}
+
 Z4_INLINE void z4_symbols_count_body(const uint8_t *symbols, const uint8_t *contexts, size_t n,
                                      uint32_t (*counts)[256])
 {
     if (contexts == NULL) {
         z4_symbols_count_plain(symbols, n, counts[0]);
         return;
+    }
+    while (n >= Z4_SYMBOLS_LONG) {
+        const size_t m = n < Z4_SYMBOLS_ROUND ? n : Z4_SYMBOLS_ROUND;
+        z4_symbols_count_round(symbols, contexts, m, counts[0]);
+        symbols += m;
+        contexts += m;
+        n -= m;
     }
     for (size_t i = 0; i < n; i++)
         counts[contexts[i]][symbols[i]]++;
