@@ -363,8 +363,8 @@ def test_contexts_equal_the_page(isa: str) -> None:
             for shift in range(8):
                 row, most = (n + 3 * offset) % 55, (63, 0, 254, 9, 31)[(n + shift) % 5]
                 columns = None if (n + shift) % 6 == 5 else at_offset(source[:n], offset)
-                added = 0 if columns is None else columns.astype(np.int64)
-                expected = np.minimum(np.full(n, row, np.int64) + added >> shift, most)
+                added = np.zeros(n, np.int64) if columns is None else columns.astype(np.int64)
+                expected = np.minimum((row + added) >> shift, most)
                 out = Guarded(n, offset * 3 % 16)
                 symbols.contexts(row, columns, n, shift, most, out.room, isa=isa)
                 assert np.array_equal(out.room, expected), (n, offset, shift)
