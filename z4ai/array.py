@@ -8,9 +8,10 @@ import numpy as np
 
 from z4ai import frame
 from z4ai._buffers import array_of, bytes_of
-from z4ai.codec import compress_content, element_shape
+from z4ai.codec import element_shape
 from z4ai.decoder import check_output, decode_frame, index_of_buffer
 from z4ai.dtypes import DType, numpy_dtype, resolve
+from z4ai.encoder import encode_frame
 from z4ai.errors import FormatError
 from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.plan import adapt_plan, make_plan
@@ -67,7 +68,8 @@ def compress_array(array: Any, *, effort: str | None = None, threads: int | None
     plan = adapt_plan(
         plan, content, dtype, element_shape(order, dtype), big_endian=header.big_endian
     )
-    return compress_content(content, header, plan, threads)
+    header = header._replace(chunk_nbytes=plan.chunk_nbytes)
+    return encode_frame(content, header, plan, threads)
 
 
 def _dtype_of(values: np.ndarray[Any, Any]) -> DType:

@@ -15,9 +15,9 @@ from z4ai._wire import FORMAT_VERSION, MAGIC_FRAME
 from z4ai.codecs import CODECS
 from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_chunks
 from z4ai.dtypes import DType, resolve
-from z4ai.encoder import FrameEncoder
+from z4ai.encoder import encode_frame
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import STORE_PLAN, Plan, adapt_plan, make_plan
+from z4ai.plan import STORE_PLAN, adapt_plan, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,8 @@ def compress(
         _check_shape(shape, len(content), resolved),
         big_endian=header.big_endian,
     )
-    return compress_content(content, header, plan, threads)
+    header = header._replace(chunk_nbytes=plan.chunk_nbytes)
+    return encode_frame(content, header, plan, threads)
 
 
 def _check_shape(
@@ -127,37 +128,6 @@ def element_shape(shape: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
 
 def _is_big_endian(dtype: Any) -> bool:
     return isinstance(dtype, np.dtype) and np.dtype(dtype).newbyteorder("<") != dtype
-
-
-def compress_content(
-    content: NDArray[np.uint8], header: frame.FrameHeader, plan: Plan, threads: int | None
-) -> bytes:
-    """Compress flat bytes to the frame that `header` and `plan` describe."""
-    encoder = FrameEncoder(header, plan)
-    begin = len(encoder.header_bytes)
-    end_nbytes = frame.trailer_nbytes(header.n_chunks or 0) if header.has_trailer else 0
-    builder = BytesBuilder(begin + encoder.bound(len(content)) + end_nbytes)
-    with memoryview(builder) as view:
-        out = np.frombuffer(view, np.uint8)
-        view[:begin] = encoder.header_bytes
-        end = encoder.encode(content, out, begin, threads)
-        trailer = encoder.trailer()
-        view[end : end + len(trailer)] = trailer
-        del out
-    end += len(trailer)
-    if plan is not STORE_PLAN and end > begin + _stored_nbytes(len(content)):
-        # Nothing was gained and the content spans many chunks: fewer headers are smaller.
-        del builder  # before the next one: both would be as large as the content
-        header = header._replace(chunk_nbytes=STORE_PLAN.chunk_nbytes)
-        return compress_content(content, header, STORE_PLAN, threads)
-    return builder.finish(end)
-
-
-def _stored_nbytes(content_nbytes: int) -> int:
-    """Bytes behind the header of a frame that stores its content."""
-    n = -(-content_nbytes // STORE_PLAN.chunk_nbytes)
-    chunk_headers = n * (frame.MIN_CHUNK_NBYTES - 1)
-    return content_nbytes + chunk_headers + (frame.trailer_nbytes(n) if n > 1 else 0)
 
 
 def compress_bound(nbytes: int, dtype: Any = None) -> int:

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from z4ai import frame
+from z4ai._fast import planes
 from z4ai._fast.chunks import JOB
 from z4ai.codecs import run
+from z4ai.dtypes import OPAQUE, dtype_of_code
 from z4ai.errors import CorruptError, LimitError, TruncatedError
+
+from z4ai.options import Limits
+from z4ai.parts import MAX_DEPTH, join_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
-
-    from z4ai.options import Limits
 
 __all__ = [
     "FrameIndex",
@@ -32,6 +35,8 @@ __all__ = [
 
 # A header without shape and tables; shapes of four dimensions fit as well.
 _HEADER_GUESS = 128
+# Of parts: their sizes are checked one by one.
+_PART_LIMITS = Limits(max_output_nbytes=1 << 62, max_table_nbytes=1 << 24)
 
 
 class FrameIndex(NamedTuple):
@@ -206,6 +211,62 @@ def decode_jobs(
     threads: int | None,
     *,
     first_chunk: int = 0,
+    depth: int = 0,
 ) -> None:
-    """Decode chunks, also those that are made of parts; as `run.decode_run`."""
-    run.decode_run(encoded, content, jobs, threads, models=models, first_chunk=first_chunk)
+    """Decode chunks, also those that are made of parts; as `run.decode_run`.
+
+    depth : 0 for a frame of its own; see docs/format/codecs/structure.md.
+    """
+
+    def join(job: np.void) -> None:
+        _join(encoded, content, job, depth)
+
+    run.decode_run(
+        encoded, content, jobs, threads, models=models, join=join, first_chunk=first_chunk
+    )
+
+
+def _join(
+    encoded: NDArray[np.uint8], content: NDArray[np.uint8], job: np.void, depth: int
+) -> None:
+    """Restore a chunk that is made of parts."""
+    buf = encoded.data
+    offset = int(job["encoded_offset"])
+    if depth >= MAX_DEPTH:
+        msg = f"parts within parts, more than {MAX_DEPTH} deep"
+        raise CorruptError(msg, offset=offset)
+    dtype = dtype_of_code(int(job["dtype"])) or OPAQUE
+    begin, nbytes = int(job["content_offset"]), int(job["content_nbytes"])
+    n = nbytes // dtype.width * dtype.width
+    elements = content[begin : begin + n]
+    streams = []
+    for p in range(int(job["n_streams"])):
+        at = int(job["stream_offset"][p])
+        streams.append(buf[at : at + int(job["stream_nbytes"][p])])
+
+    def decode(stream: memoryview, expected: int) -> NDArray[np.uint8]:
+        return _decode_part(stream, expected, depth + 1)
+
+    params = frame.chunk_params(buf, offset)
+    join_chunk(int(job["layout"]), params, streams, decode, dtype, elements)
+    if job["swap"]:
+        planes.swap_bytes(elements, dtype.width, elements)
+    at = int(job["tail_offset"])
+    content[begin + n : begin + nbytes] = encoded[at : at + nbytes - n]
+
+
+def _decode_part(stream: memoryview, nbytes: int, depth: int) -> NDArray[np.uint8]:
+    """Decode a frame that must hold so much; its claim is checked before anything is allocated."""
+    index = index_of_buffer(stream, _PART_LIMITS)
+    header = index.header
+    if header.shape is not None or header.big_endian or header.content_nbytes is None:
+        msg = "a part is an array, big-endian or streamed"
+        raise CorruptError(msg)
+    if index.content_nbytes != nbytes:
+        msg = f"part of {index.content_nbytes} bytes, expected {nbytes}"
+        raise CorruptError(msg)
+    out = np.empty(nbytes, np.uint8)
+    jobs = jobs_of_chunks(stream, index, 0, index.n_chunks)
+    encoded = np.frombuffer(stream, np.uint8)
+    decode_jobs(encoded, out, jobs, models_of([index]), 1, depth=depth)
+    return out

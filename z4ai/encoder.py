@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from z4ai import frame
-from z4ai._fast.chunks import JOB
-from z4ai.codecs import run
+from z4ai._fast import chunks, planes
+from z4ai._fast.chunks import JOB, BytesBuilder
+from z4ai.codecs import FRAME, run
+from z4ai.parts import split_chunk
+from z4ai.plan import PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from z4ai.plan import Plan
+    from z4ai.stages._part import Part
 
-__all__ = ["FrameEncoder"]
+__all__ = ["FrameEncoder", "encode_frame"]
 
 _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
-
-
 class FrameEncoder:
     """Encoder of one frame; remembers what the trailer needs.
 
@@ -37,13 +41,10 @@ class FrameEncoder:
     """
 
     def __init__(self, header: frame.FrameHeader, plan: Plan) -> None:
-        if plan.model is not None:
-            header = header._replace(model_record=plan.model.record)
-        self.header_bytes = frame.write_header(header)
-        self.header = frame.parse_header(memoryview(self.header_bytes), frame.NO_LIMITS)
-        self.plan = plan
+        self._begin(header, plan)
         self.content_nbytes = 0
         self._sizes: list[int] = []
+        self._saved = 0
 
     def bound(self, content_nbytes: int) -> int:
         """Room that `encode` needs for so much content."""
@@ -94,6 +95,28 @@ class FrameEncoder:
         """Write the headers of chunks that have been encoded."""
         frame.write_chunk_headers(out, jobs)
         self._sizes += jobs["encoded_nbytes"].tolist()
+        self._saved += int(jobs["saved"].sum())
+
+    def worth(self, saved: int) -> bool:
+        """Tell whether a model that saves so many bytes of chunks pays for its record."""
+        model = self.plan.model
+        return model is None or saved > len(model.record) + frame.RECORD_HEADER_NBYTES
+
+    @property
+    def pays(self) -> bool:
+        """Whether the model has paid, by what has been encoded."""
+        return self.worth(self._saved)
+
+    def drop_model(self) -> None:
+        """Go back to planes, before anything was written."""
+        self._begin(self.header._replace(model_record=b"", model=None), self.plan.without_model())
+
+    def _begin(self, header: frame.FrameHeader, plan: Plan) -> None:
+        if plan.model is not None:
+            header = header._replace(model_record=plan.model.record)
+        self.header_bytes = frame.write_header(header)
+        self.header = frame.parse_header(memoryview(self.header_bytes), frame.NO_LIMITS)
+        self.plan = plan
 
     def encode(
         self,
@@ -107,19 +130,121 @@ class FrameEncoder:
         `out` must offer `bound(len(content))` bytes behind `offset`.
         """
         jobs = self.jobs(0, len(content))
-        if self.plan.zstd_levels is None:
-            end = run.encode_run(
-                content, out, offset, jobs, _GAP, _GAP_STREAM, threads, self.models
-            )
-        else:
-            end = run.encode_library_run(
-                content, out, offset, jobs, _GAP, _GAP_STREAM, threads, self.plan.zstd_levels
-            )
+        end = self.encode_jobs(content, out, offset, jobs, threads, self.models)
         self.seal(out.data, jobs)
         return end
+
+    def encode_jobs(
+        self,
+        content: NDArray[np.uint8],
+        out: NDArray[np.uint8],
+        offset: int,
+        jobs: NDArray[np.void],
+        threads: int | None,
+        models: Sequence[NDArray[np.uint8]],
+    ) -> int:
+        """Encode jobs of one frame, or of several of one kind of plan; -> where the last one ends."""
+        plan = self.plan
+        if plan.stages:
+            return run.encode_each(
+                lambda job: self._encode_chunk(content, job, models), out, offset, jobs, threads
+            )
+        if plan.zstd_levels is not None:
+            return run.encode_library_run(
+                content, out, offset, jobs, _GAP, _GAP_STREAM, threads, plan.zstd_levels
+            )
+        return run.encode_run(content, out, offset, jobs, _GAP, _GAP_STREAM, threads, models)
+
+    def _encode_chunk(
+        self, content: NDArray[np.uint8], job: np.void, models: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
+        """Encode one chunk by the kernels and by parts; -> the smaller one's job and bytes."""
+        plan, dtype = self.plan, self.header.dtype
+        row = np.array([job])
+        row["lead"] = 0
+        begin, nbytes = int(job["content_offset"]), int(job["content_nbytes"])
+        out = np.empty(run.encode_bound(nbytes, plan.transform, _GAP, _GAP_STREAM), np.uint8)
+        end = chunks.encode(
+            content, out, 0, row.view(np.uint8), _GAP, _GAP_STREAM, 1, models=models
+        )
+        out = out[:end]
+        n = nbytes // dtype.width * dtype.width
+        elements = content[begin : begin + n]
+        if self.header.big_endian:
+            native = np.empty(n, np.uint8)
+            planes.swap_bytes(elements, dtype.width, native)
+            elements = native
+        first = int(job["seed"]) // dtype.width
+        found = split_chunk(plan.stages, elements, dtype, plan.row, first, self._encode_part)
+        if found is None:
+            return row, out
+        at = _GAP + len(found.streams) * _GAP_STREAM
+        size = at + len(found.params) + sum(map(len, found.streams)) + nbytes - n
+        if size >= end:
+            return row, out
+        out = np.empty(size, np.uint8)
+        put = out[at : at + len(found.params)]
+        put[:] = np.frombuffer(found.params, np.uint8)
+        at += len(found.params)
+        row["layout"] = found.transform
+        row["n_streams"] = len(found.streams)
+        row["params_nbytes"] = len(found.params)
+        row["model"] = 0
+        for p in reversed(range(len(found.streams))):
+            stream = np.frombuffer(found.streams[p], np.uint8)
+            row["stream_codec"][0, p] = FRAME
+            row["stream_offset"][0, p] = at
+            row["stream_nbytes"][0, p] = len(stream)
+            out[at : at + len(stream)] = stream
+            at += len(stream)
+        row["tail_offset"] = at
+        row["encoded_nbytes"] = size
+        out[at:] = content[begin + n : begin + nbytes]
+        return row, out
+
+    def _encode_part(self, part: Part) -> bytes:
+        plan = make_plan(part.dtype, self.plan.effort)._replace(chunk_nbytes=PART_CHUNK_NBYTES)
+        depth = self.plan.depth + 1
+        plan = adapt_plan(plan._replace(depth=depth), part.content, part.dtype, None)
+        header = frame.FrameHeader(part.dtype, len(part.content), plan.chunk_nbytes)
+        return encode_frame(part.content, header, plan, 1)
 
     def trailer(self) -> bytes:
         """Return the trailer, or nothing where the frame needs none."""
         if not self.header.has_trailer:
             return b""
         return frame.write_trailer(self.header, self._sizes, self.content_nbytes)
+
+
+def encode_frame(
+    content: NDArray[np.uint8], header: frame.FrameHeader, plan: Plan, threads: int | None
+) -> bytes:
+    """Compress flat bytes to the frame that `header` and `plan` describe, or to a smaller one."""
+    encoder = FrameEncoder(header, plan)
+    begin = len(encoder.header_bytes)
+    end_nbytes = frame.trailer_nbytes(header.n_chunks or 0) if header.has_trailer else 0
+    builder = BytesBuilder(begin + encoder.bound(len(content)) + end_nbytes)
+    with memoryview(builder) as view:
+        out = np.frombuffer(view, np.uint8)
+        view[:begin] = encoder.header_bytes
+        end = encoder.encode(content, out, begin, threads)
+        trailer = encoder.trailer()
+        view[end : end + len(trailer)] = trailer
+        del out
+    end += len(trailer)
+    if not encoder.pays:
+        del builder  # before the next one: both would be as large as the content
+        return encode_frame(content, header, plan.without_model(), threads)
+    if plan is not STORE_PLAN and end > begin + _stored_nbytes(len(content)):
+        # Nothing was gained and the content spans many chunks: fewer headers are smaller.
+        del builder
+        header = header._replace(chunk_nbytes=STORE_PLAN.chunk_nbytes)
+        return encode_frame(content, header, STORE_PLAN, threads)
+    return builder.finish(end)
+
+
+def _stored_nbytes(content_nbytes: int) -> int:
+    """Bytes behind the header of a frame that stores its content."""
+    n = -(-content_nbytes // STORE_PLAN.chunk_nbytes)
+    chunk_headers = n * (frame.MIN_CHUNK_NBYTES - 1)
+    return content_nbytes + chunk_headers + (frame.trailer_nbytes(n) if n > 1 else 0)

@@ -35,6 +35,7 @@ __all__ = [
     "CHUNK_SIZES_NBYTES",
     "CHUNK_STREAM_NBYTES",
     "MAX_CHUNK_NBYTES",
+    "RECORD_HEADER_NBYTES",
     "TRAILER_END_NBYTES",
     "FrameHeader",
     "chunk_params",
@@ -75,6 +76,7 @@ MAX_CHUNK_NBYTES = 1 << 26
 CHUNK_FIXED_NBYTES = _CHUNK.size
 CHUNK_SIZES_NBYTES = _SIZES.size
 CHUNK_STREAM_NBYTES = _STREAM.size
+RECORD_HEADER_NBYTES = _RECORD.size
 # The smallest chunk: one stream of one byte.
 MIN_CHUNK_NBYTES = _CHUNK.size + _STREAM.size + 1
 # How much larger than its content a chunk may claim to be.

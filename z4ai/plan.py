@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from z4ai.dtypes import BYTES1, BYTES2, OPAQUE, resolve
 from z4ai.model import choose_model
+from z4ai.parts import MAX_DEPTH, find_stages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,12 +16,14 @@ if TYPE_CHECKING:
     from z4ai.dtypes import DType
     from z4ai.model import Model
 
-__all__ = ["Plan", "adapt_plan", "make_plan"]
+__all__ = ["PART_CHUNK_NBYTES", "STORE_PLAN", "Plan", "adapt_plan", "make_plan"]
 
 # One chunk of planes, its output and its scratch fit a second-level cache; see docs/performance.md.
 CHUNK_NBYTES = 1 << 20
 # Opaque bytes go through a match finder, which wants more to look back on.
 OPAQUE_CHUNK_NBYTES = 4 << 20
+# Parts are frames with headers of their own: fewer of them are smaller.
+PART_CHUNK_NBYTES = 4 << 20
 
 _FP16 = resolve("fp16")
 # Every level of a tier is tried and the smallest result kept, so no tier is larger than the one
@@ -46,6 +50,12 @@ class Plan(NamedTuple):
         For chunks of symbols.
     transform : int
         What the chunks are tried as first: symbols, or `layout`.
+    stages : tuple of int
+        Transforms to parts that are tried as well.
+    row : int
+        Elements of a row of the tensor, for the stages; 0 if that is not known.
+    depth : int
+        0 for a frame of its own, 1 for a part of a chunk, 2 for a part of a chunk of a part.
     """
 
     chunk_nbytes: int
@@ -55,6 +65,13 @@ class Plan(NamedTuple):
     effort: str
     model: Model | None
     transform: int
+    stages: tuple[int, ...] = ()
+    row: int = 0
+    depth: int = 0
+
+    def without_model(self) -> Plan:
+        """Return the same plan for planes."""
+        return self._replace(model=None, transform=self.layout)
 
 
 # For content of which nothing can be gained: as few chunk headers as the format allows.
@@ -100,6 +117,12 @@ def adapt_plan(
     """
     if plan.effort == "fast" or plan.zstd_levels is not None:
         return plan
+    if plan.depth < MAX_DEPTH and not big_endian:
+        row = prod(shape[1:]) if shape is not None and len(shape) > 1 else 0
+        stages = find_stages(content, dtype, row)
+        if stages:
+            chunk_nbytes = max(plan.chunk_nbytes, PART_CHUNK_NBYTES)
+            plan = plan._replace(stages=stages, row=row, chunk_nbytes=chunk_nbytes)
     n = (len(content) if nbytes is None else nbytes) // dtype.width
     model = choose_model(
         content, dtype, shape, n, big_endian=big_endian, thorough=plan.effort == "max"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["decode_run", "encode_bound", "encode_library_run", "encode_run"]
+__all__ = ["decode_run", "encode_bound", "encode_each", "encode_library_run", "encode_run"]
 
 _CORRUPT, _TRUNCATED, _UNSUPPORTED, _CAPACITY, _CHECKSUM = -1, -2, -3, -4, -5
 # From this level of the Zstandard library on, a chunk may take seconds.
@@ -96,6 +96,27 @@ def encode_library_run(
         job["tail_offset"] = offset
         job["encoded_offset"] = begin
         job["encoded_nbytes"] = offset - begin
+    return offset
+
+
+def encode_each(
+    encode_one: Callable[[np.void], tuple[NDArray[np.void], NDArray[np.uint8]]],
+    out: NDArray[np.uint8],
+    offset: int,
+    jobs: NDArray[np.void],
+    threads: int | None,
+) -> int:
+    """Encode chunks by a function that returns the job and the bytes of one; as `encode_run`."""
+    encoded = _map(encode_one, jobs, threads)
+    for k, (row, chunk) in enumerate(encoded):
+        begin = offset + int(jobs["lead"][k])
+        row["encoded_offset"] = begin
+        row["tail_offset"] += np.uint64(begin)
+        row["stream_offset"] += np.uint64(begin)
+        row["lead"] = jobs["lead"][k]
+        out[begin : begin + len(chunk)] = chunk
+        offset = begin + len(chunk)
+        jobs[k] = row[0]
     return offset
 
 

@@ -13,7 +13,7 @@ from z4ai._fast.chunks import JOB
 from z4ai.codecs import run
 from z4ai.container.source import Scratch
 from z4ai.encoder import FrameEncoder
-from z4ai.plan import Plan, adapt_plan, make_plan
+from z4ai.plan import PART_CHUNK_NBYTES, Plan, adapt_plan, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,6 +154,7 @@ class FrameWaves:
         self._room = IN_PLACE_WAVE_NBYTES if in_place else self._wave
         done = 0
         encoder = None
+        alone = False
         while True:
             take = self._take(nbytes - done, plan)
             offset = self._fill if content is None else begin + done
@@ -168,22 +169,30 @@ class FrameWaves:
                     sample = _sample(dtype, shape, nbytes, read_into)
                 rows = _rows_of(shape, dtype, nbytes, len(sample))
                 plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
+                alone = bool(plan.stages) or plan.zstd_levels != self._levels
+                if alone:
+                    self.flush()
+                    self._content = content
                 encoder = FrameEncoder(frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes), plan)
             last = done + take == nbytes
             self._push(number, encoder, offset, take, first=done == 0, last=last)
             done += take
+            if alone:
+                self.flush()
+                self._content = content
             if last:
                 return number
 
     def _take(self, nbytes: int, plan: Plan) -> int:
         """Content of the frame that goes into this wave, or into the next if none fits."""
+        largest = max(plan.chunk_nbytes, PART_CHUNK_NBYTES)
         room = self._room - self._fill
         if nbytes <= room:
             return nbytes
-        if room < plan.chunk_nbytes:
+        if room < largest:
             self.flush()
             room = self._room
-        return min(nbytes, room - room % plan.chunk_nbytes)
+        return min(nbytes, room - room % largest)
 
     def _push(
         self, number: int, encoder: FrameEncoder, offset: int, take: int, *, first: bool, last: bool
@@ -209,7 +218,10 @@ class FrameWaves:
         models = number_models([(piece.jobs, piece.encoder.models) for piece in pieces])
         jobs = join_jobs([piece.jobs for piece in pieces])
         out = self._sink.room(self._bound(pieces, jobs))
-        end = self._encode(out, jobs, models)
+        end = self._encode(out, pieces[0].encoder, jobs, models)
+        if self._drop_models(pieces, jobs):
+            jobs = join_jobs([piece.jobs for piece in pieces])
+            end = self._encode(out, pieces[0].encoder, jobs, models)
         view = out.data
         start = 0
         position = 0
@@ -253,19 +265,39 @@ class FrameWaves:
         slack = max(run.encode_bound(largest, layout, _GAP, _GAP_STREAM) for layout in layouts)
         return around + content_nbytes + len(jobs) * (_GAP + _GAP_STREAM) + slack
 
+    def _drop_models(self, pieces: list[_Piece], jobs: NDArray[np.void]) -> bool:
+        """Go back to planes for frames whose model does not pay; -> whether there were any."""
+        start = 0
+        some = False
+        for k, piece in enumerate(pieces):
+            stop = start + len(piece.jobs)
+            saved = int(jobs["saved"][start:stop].sum())
+            start = stop
+            if not piece.header_nbytes or not len(piece.jobs) or piece.encoder.worth(saved):
+                continue
+            piece.encoder.drop_model()
+            piece.jobs["layout"] = piece.encoder.plan.transform
+            piece.jobs["model"] = 0
+            header_nbytes = len(piece.encoder.header_bytes)
+            piece.jobs["lead"][0] -= np.uint32(piece.header_nbytes - header_nbytes)
+            pieces[k] = piece._replace(header_nbytes=header_nbytes)
+            some = True
+        return some
+
     def _encode(
-        self, out: NDArray[np.uint8], jobs: NDArray[np.void], models: list[NDArray[np.uint8]]
+        self,
+        out: NDArray[np.uint8],
+        encoder: FrameEncoder,
+        jobs: NDArray[np.void],
+        models: list[NDArray[np.uint8]],
     ) -> int:
         content = self._content
         if content is None:
             content = self._buffer.take(self._room)
         if not len(jobs):
             return 0
-        if self._levels is None:
-            return run.encode_run(content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads, models)
-        return run.encode_library_run(
-            content, out, 0, jobs, _GAP, _GAP_STREAM, self._threads, self._levels
-        )
+        # Frames of one wave are of one kind, or one frame is alone.
+        return encoder.encode_jobs(content, out, 0, jobs, self._threads, models)
 
 
 def _sample(

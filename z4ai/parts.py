@@ -1,0 +1,142 @@
+"""Chunks that are made of parts: which stage makes the smallest, and how the content comes back.
+
+Specification: docs/format/codecs/structure.md.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from z4ai.errors import CorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from z4ai.dtypes import DType
+    from z4ai.stages._part import Part
+
+__all__ = ["MAX_DEPTH", "STAGES", "SplitChunk", "find_stages", "join_chunk", "split_chunk"]
+
+# By transform; imported when they are needed.
+STAGES = {16: "zeros", 17: "palette", 18: "grid", 19: "steps"}
+# Parts may have parts, which have none.
+MAX_DEPTH = 2
+# The order in which they are asked; the first one wins among equals.
+_ORDER = (16, 18, 17, 19)
+# A stage looks at so much content when a frame begins.
+_GLANCE_NBYTES = 1 << 20
+
+
+class SplitChunk(NamedTuple):
+    """A chunk as parts.
+
+    Attributes
+    ----------
+    transform : int
+        Of the stage.
+    params : bytes
+        Of the chunk.
+    streams : list of bytes
+        The encoded parts.
+    """
+
+    transform: int
+    params: bytes
+    streams: list[bytes]
+
+
+def _stage(transform: int) -> Any:
+    return import_module(f"z4ai.stages.{STAGES[transform]}")
+
+
+def find_stages(
+    content: NDArray[np.uint8], dtype: DType, row: int, *, only: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """Find the stages that a content has a structure for, by two pieces of it."""
+    width = dtype.width
+    size = min(len(content), _GLANCE_NBYTES) // width * width
+    if size == 0:
+        return ()
+    middle = (len(content) - size) // 2 // width * width
+    found = []
+    for transform in _ORDER:
+        if only is not None and transform not in only:
+            continue
+        stage = _stage(transform)
+        for begin in sorted({0, middle}):
+            piece = content[begin : begin + size]
+            if stage.split(piece, dtype, row, begin // width) is not None:
+                found.append(transform)
+                break
+    return tuple(found)
+
+
+def split_chunk(
+    stages: Sequence[int],
+    content: NDArray[np.uint8],
+    dtype: DType,
+    row: int,
+    first: int,
+    encode: Callable[[Part], bytes],
+) -> SplitChunk | None:
+    """Take a chunk apart by the stage that makes it the smallest.
+
+    Parameters
+    ----------
+    stages : sequence of int
+        Transforms to try.
+    content : ndarray of uint8
+        Whole little-endian elements.
+    dtype, row, first
+        As the stages take them.
+    encode : callable
+        Makes a frame of a part.
+    """
+    best = None
+    least = len(content)
+    for transform in stages:
+        split = _stage(transform).split(content, dtype, row, first)
+        if split is None:
+            continue
+        streams = [encode(part) for part in split.parts]
+        nbytes = len(split.params) + sum(map(len, streams))
+        if nbytes < least:
+            best, least = SplitChunk(transform, split.params, streams), nbytes
+    return best
+
+
+def join_chunk(
+    transform: int,
+    params: memoryview,
+    streams: Sequence[memoryview],
+    decode: Callable[[memoryview, int], NDArray[np.uint8]],
+    dtype: DType,
+    out: NDArray[np.uint8],
+) -> None:
+    """Restore the whole little-endian elements of a chunk from its parts.
+
+    Parameters
+    ----------
+    transform : int
+        Of the chunk.
+    params : memoryview
+        Its parameters.
+    streams : sequence of memoryview
+        Its streams.
+    decode : callable
+        ``decode(stream, nbytes)`` restores a part that must have so many bytes.
+    dtype : DType
+        Of the frame.
+    out : ndarray of uint8
+        Where the elements go.
+    """
+    stage = _stage(transform)
+    expected = stage.n_parts(params)
+    if len(streams) != expected:
+        msg = f"transform {transform} with {len(streams)} streams, expected {expected}"
+        raise CorruptError(msg)
+    stage.join(params, lambda k, nbytes: decode(streams[k], nbytes), dtype, len(out), out)
