@@ -61,26 +61,13 @@ def mend_chunks(frame: bytearray, pos: int, header: object) -> int:
         except ValueError as error:
             if "checksum" not in str(error):
                 break
-            content = content_of(chunk, header)
+            content = reference.restore_chunk(chunk, header, offset)
             import xxhash
 
             struct.pack_into("<Q", frame, pos + 8, xxhash.xxh3_64_intdigest(content, offset))
         pos += chunk.encoded_nbytes
         offset += chunk.content_nbytes
     return pos
-
-
-def content_of(chunk: object, header: object) -> bytes:
-    """The content of a chunk whatever its checksum."""
-    from z4ai._reference import frame as reference
-    from z4ai._reference import planes
-
-    name, width = reference.TRANSFORMS[chunk.transform]
-    n = chunk.content_nbytes // width
-    elements = planes.interleave([reference.decode_stream(s, n) for s in chunk.streams], name)
-    if header.big_endian:
-        elements = planes.swap_bytes(elements, width)
-    return elements + chunk.tail
 
 
 def one_input(data: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import planes, symbols, zstd_literals
+from . import planes, repeats, symbols, zstd_literals
 from .wire import read_varint, take
 from .xxh3 import xxh3_64
 
@@ -89,9 +89,9 @@ CODECS = {
     BROTLI: "brotli",
 }
 
-MODEL = 1
+MODEL, COPIES = 1, 2
 #: Table records that this reader understands.
-TABLE_KINDS = frozenset({MODEL})
+TABLE_KINDS = frozenset({MODEL, COPIES})
 FIRST_SKIPPABLE_KIND = 32768
 
 #: Names of NumPy and ml_dtypes for the dtype codes, where the two differ from ours.
@@ -146,6 +146,7 @@ class Header:
     shape: tuple[int, ...]
     tables: tuple[tuple[int, bytes], ...]  #: (kind, bytes) of each record, skipped ones too
     model: symbols.Model | None  #: what the table record of that kind says
+    copies: tuple[repeats.Copy, ...]  #: likewise; none without the record
     checksum: int
     nbytes: int  #: size of the header, its checksum included
 
@@ -158,6 +159,13 @@ class Header:
     def width(self) -> int:
         """Bytes of one element as the transforms see it."""
         return DTYPES[self.dtype][1]
+
+    @property
+    def dense_nbytes(self) -> int | None:
+        """What the chunks hold: content without what is copied; None if streamed."""
+        if self.content_nbytes is None:
+            return None
+        return repeats.dense_nbytes(self.copies, self.content_nbytes)
 
     @property
     def order(self) -> str:
@@ -236,7 +244,8 @@ def _decode_frame(data: bytes, alone: bool, depth: int) -> Frame:
     for chunk in chunks:
         pieces.append(decode_chunk(chunk, header, offset, depth))
         offset += chunk.content_nbytes
-    return Frame(header, tuple(chunks), b"".join(pieces), end)
+    content = repeats.restore(b"".join(pieces), header.copies)
+    return Frame(header, tuple(chunks), content, end)
 
 
 def decode_array(frame: Bytes) -> npt.NDArray[Any]:
@@ -320,6 +329,7 @@ def parse_header(frame: Bytes) -> Header:
         shape=tuple(shape),
         tables=records,
         model=_parse_model(records),
+        copies=_parse_copies(records, None if streamed else content_nbytes),
         checksum=checksum,
         nbytes=pos + 8,
     )
@@ -354,6 +364,19 @@ def _parse_model(records: tuple[tuple[int, bytes], ...]) -> symbols.Model | None
     return symbols.parse_model(models[0]) if models else None
 
 
+def _parse_copies(
+    records: tuple[tuple[int, bytes], ...], content_nbytes: int | None
+) -> tuple[repeats.Copy, ...]:
+    lists = [record for kind, record in records if kind == COPIES]
+    if not lists:
+        return ()
+    if len(lists) > 1:
+        raise ValueError(f"{len(lists)} records of copies in a frame")
+    if content_nbytes is None:
+        raise ValueError("copies in a streamed frame")
+    return tuple(repeats.read(lists[0], content_nbytes))
+
+
 # --- Chunks ---------------------------------------------------------------------------------------
 
 
@@ -361,7 +384,8 @@ def _parse_chunks(data: bytes, header: Header) -> tuple[list[Chunk], int]:
     """Parse all chunks; return them and the position behind the last."""
     pos = header.nbytes
     chunks: list[Chunk] = []
-    if header.content_nbytes is None:
+    dense_nbytes = header.dense_nbytes
+    if dense_nbytes is None:
         while take(data, pos, 4, "chunk") != bytes(4):
             if chunks and chunks[-1].content_nbytes != header.chunk_nbytes:
                 raise ValueError(f"chunk {len(chunks) - 1} is short, but not the last")
@@ -371,13 +395,13 @@ def _parse_chunks(data: bytes, header: Header) -> tuple[list[Chunk], int]:
             chunks.append(chunk)
             pos += chunk.encoded_nbytes
         return chunks, pos
-    n_chunks = -(-header.content_nbytes // header.chunk_nbytes)
+    n_chunks = -(-dense_nbytes // header.chunk_nbytes)
     if n_chunks * MIN_CHUNK_ENCODED_NBYTES > len(data) - pos:
         raise ValueError(f"{n_chunks} chunks do not fit in {len(data) - pos} bytes")
     for k in range(n_chunks):
         chunk = _parse_chunk(data, pos, header)
         start = k * header.chunk_nbytes
-        expected = min(header.chunk_nbytes, header.content_nbytes - start)
+        expected = min(header.chunk_nbytes, dense_nbytes - start)
         if chunk.content_nbytes != expected:
             raise ValueError(
                 f"chunk {k} has {chunk.content_nbytes} content bytes, expected {expected}"
@@ -472,7 +496,7 @@ def restore_chunk(chunk: Chunk, header: Header, offset: int, depth: int = 0) -> 
     elif chunk.transform in symbols.TRANSFORMS:
         elements = _restore_symbols(chunk, header, n, offset // width)
     else:
-        elements = _restore_parts(chunk, name, width, n, depth)
+        elements = _restore_parts(chunk, header, n * width, depth)
     if header.big_endian:
         # The transform's elements: in a chunk of width 1 there is nothing to reverse.
         elements = planes.swap_bytes(elements, width)
@@ -500,16 +524,19 @@ def _restore_symbols(chunk: Chunk, header: Header, n: int, first: int) -> bytes:
     )
 
 
-def _restore_parts(chunk: Chunk, name: str, width: int, n: int, depth: int) -> bytes:
+def _restore_parts(chunk: Chunk, header: Header, nbytes: int, depth: int) -> bytes:
     """docs/format/codecs/structure.md."""
     if depth == MAX_DEPTH:
         raise ValueError("parts within parts within parts")
+    name = STAGES[chunk.transform]
     parts = [_decode_part(stream, depth + 1) for stream in chunk.streams]
-    # A stage is written by itself; imported here, it may use what this module has.
+    # A stage is a module of its own, imported for the files that have it.
     stage = importlib.import_module(f".{name}", __package__)
-    elements: bytes = stage.join(chunk.params, parts, width, n * width)
-    if len(elements) != n * width:
-        raise ValueError(f"{name} restores {len(elements)} bytes, expected {n * width}")
+    # Arithmetic depends on more than the width.
+    elements_are = header.dtype_name if name == "grid" else header.width
+    elements: bytes = stage.join(chunk.params, parts, elements_are, nbytes)
+    if len(elements) != nbytes:
+        raise ValueError(f"{name} restores {len(elements)} bytes, expected {nbytes}")
     return elements
 
 
@@ -641,9 +668,9 @@ def find_chunks(frame: Bytes) -> list[tuple[int, int]]:
     """
     data = bytes(frame)
     header = parse_header(data)
-    if not header.streamed and (header.content_nbytes or 0) <= header.chunk_nbytes:
+    if not header.streamed and (header.dense_nbytes or 0) <= header.chunk_nbytes:
         behind = len(data) - header.nbytes
-        return [(header.nbytes, behind)] if header.content_nbytes else []
+        return [(header.nbytes, behind)] if header.dense_nbytes else []
     if len(data) < header.nbytes + 32 or data[-4:] != END_MAGIC:
         raise ValueError("the frame does not end in a trailer")
     (n_chunks,) = struct.unpack("<Q", data[-28:-20])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from .frame import read_varint
+from .wire import read_varint
 
 #: Bits of the mantissa that are stored, bits of the exponent.
 Format = tuple[int, int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .frame import read_varint
+from .wire import read_varint
 
 
 def n_parts(params: bytes) -> int:
