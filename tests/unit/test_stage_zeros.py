@@ -120,6 +120,16 @@ def test_negative_zero_and_nans_are_values_like_any_other(name: str) -> None:
     assert restored(split, dtype, len(content)) == content.tobytes()
 
 
+def test_zeros_of_both_signs_are_two_rounds() -> None:
+    values = weights(1 << 16) * (np.random.default_rng(1).random(1 << 16) < 0.4)
+    split = zeros.split(values.astype(np.float32).view(np.uint8), resolve("fp32"), 0, 0)
+    assert split is not None
+    again = zeros.split(split.parts[1].content, resolve("fp32"), 0, 0)
+    assert again is not None
+    assert {split.params, again.params} == {bytes(4), b"\0\0\0\x80"}
+    assert len(again.parts[1].content) == pytest.approx(0.4 * values.nbytes, rel=0.02)
+
+
 def test_the_fill_need_not_be_zero() -> None:
     words = pruned("fp32", 1 << 16, 0.4).view(np.uint32).copy()
     words[words == 0] = 0xFFC00001  # a NaN
