@@ -25,7 +25,7 @@ def find(content: NDArray[np.uint8], width: int) -> Copies:
     content
         Flat and contiguous.
     width
-        Bytes of an element: those that are not copied keep their place within their element.
+        Bytes of an element, or of a row: what is not copied keeps its place within it.
     """
     return repeats.find(content, width=width)
 

@@ -41,7 +41,7 @@ cdef extern from "z4_repeats.h" nogil:
         size_t n
         uint64_t *table
         unsigned bits
-        unsigned width
+        size_t width
         size_t min_nbytes
         z4_copy *copies
         size_t count
@@ -74,6 +74,8 @@ cdef extern from "z4_repeats.h" nogil:
 MIN_NBYTES = Z4_COPY_MIN_NBYTES
 MAX_COUNT = Z4_COPY_MAX_COUNT
 WHOLE_NBYTES = Z4_WHOLE_NBYTES
+
+cdef size_t _MAX_WIDTH = 1 << 30
 
 cdef dict _WORDS = {
     Z4_COPIES_COUNT: f"not 1 to {Z4_COPY_MAX_COUNT} copies",
@@ -147,10 +149,10 @@ cdef int _worth(const z4_repeats_impl *impl, z4_search *s) except -1:
 
 
 cdef int _begin(
-    z4_search *s, const uint8_t[::1] content, unsigned width, size_t min_nbytes
+    z4_search *s, const uint8_t[::1] content, size_t width, size_t min_nbytes
 ) except -1:
-    if width not in (1, 2, 4, 8):
-        raise ValueError(f"width is {width}, expected 1, 2, 4 or 8")
+    if not 1 <= width <= _MAX_WIDTH:
+        raise ValueError(f"width is {width}, expected 1 to {_MAX_WIDTH}")
     if min_nbytes < Z4_COPY_MIN_NBYTES:
         raise ValueError(f"min_nbytes is {min_nbytes}, expected {Z4_COPY_MIN_NBYTES} at least")
     s.n = <size_t> content.shape[0]
@@ -188,7 +190,7 @@ def probe(const uint8_t[::1] content, *, size_t min_nbytes=1024, isa=None) -> bo
 
 
 def find(
-    const uint8_t[::1] content, *, unsigned width=1, size_t min_nbytes=1024, isa=None
+    const uint8_t[::1] content, *, size_t width=1, size_t min_nbytes=1024, isa=None
 ) -> np.ndarray:
     """Find ranges of a content that occurred before.
 
@@ -200,8 +202,8 @@ def find(
     content : contiguous buffer of bytes
         Must not be changed by others meanwhile.
     width : int
-        Bytes of an element: copies begin at a multiple of it and are a multiple of it long, so
-        that the elements between them stay whole and in step.
+        Bytes of an element, or of a row: copies begin at a multiple of it and are a multiple of it
+        long, so that what lies between them stays whole and in step.
     min_nbytes : int
         The shortest copy, ``MIN_NBYTES`` at least. What is shorter than the default saves little
         more than it costs.

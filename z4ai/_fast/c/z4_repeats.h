@@ -1,9 +1,9 @@
 /* z4_repeats.h -- long repeats in a buffer: find them, take them out, put them back.
  *
- * docs/format/copies.md has the rules of a list of copies and what the search promises. In short: an
- * anchor is a position chosen by the 8 bytes from there on, so that equal ranges have anchors at equal
- * places; a table leads from a hash of the 32 bytes at an anchor to its position; what it yields is compared.
- * Sources are literal, hence a copy never waits for another. */
+ * docs/format/copies.md has the rules of a list of copies and what the search promises. In short:
+ * an anchor is a position chosen by the 8 bytes from there on, so that equal ranges have anchors at
+ * equal places; a table leads from a hash of the 32 bytes at an anchor to its position; what it
+ * yields is compared. Sources are literal, hence a copy never waits for another. */
 #ifndef Z4_REPEATS_H
 #define Z4_REPEATS_H
 
@@ -18,7 +18,7 @@ typedef struct {
 #define Z4_COPY_MIN_NBYTES 64u
 #define Z4_COPY_MAX_COUNT ((size_t)1 << 20)
 
-/* --- a list of copies ------------------------------------------------------------------------------ */
+/* --- a list of copies ------------------------------------------------------------------------ */
 
 /* What is wrong with a list. */
 enum {
@@ -90,9 +90,9 @@ Z4_INLINE uint64_t z4_copies_dense(const z4_copy *copies, size_t k, uint64_t con
     return content_nbytes;
 }
 
-/* Put the literal ranges together. out has room for the dense content. The list must have been checked. */
-static void z4_copies_take_out(const uint8_t *content, uint64_t content_nbytes, const z4_copy *copies,
-                               size_t k, uint8_t *out)
+/* Put the literal ranges together. out has room for them; the list has been checked. */
+static void z4_copies_take_out(const uint8_t *content, uint64_t content_nbytes,
+                               const z4_copy *copies, size_t k, uint8_t *out)
 {
     uint64_t from = 0;
     size_t i;
@@ -105,10 +105,11 @@ static void z4_copies_take_out(const uint8_t *content, uint64_t content_nbytes, 
     }
 }
 
-/* From the dense content in the first bytes of out to all of the content. The list must have been checked. */
+/* From the dense content, in the first bytes of out, to all of it; the list has been checked. */
 static void z4_copies_expand(uint8_t *out, uint64_t content_nbytes, const z4_copy *copies, size_t k)
 {
-    uint64_t to = content_nbytes, shift = content_nbytes - z4_copies_dense(copies, k, content_nbytes);
+    uint64_t to = content_nbytes;
+    uint64_t shift = content_nbytes - z4_copies_dense(copies, k, content_nbytes);
     size_t i;
     for (i = k; i-- > 0;) {
         uint64_t from = copies[i].dst + copies[i].nbytes;
@@ -120,7 +121,7 @@ static void z4_copies_expand(uint8_t *out, uint64_t content_nbytes, const z4_cop
         memcpy(out + copies[i].dst, out + copies[i].src, (size_t)copies[i].nbytes);
 }
 
-/* --- the record ------------------------------------------------------------------------------------ */
+/* --- the record ------------------------------------------------------------------------------ */
 
 #define Z4_COPIES_RECORD_BOUND(k) (10 + 30 * (size_t)(k))
 
@@ -154,7 +155,7 @@ Z4_INLINE int z4_copies_get(const uint8_t *src, size_t nbytes, size_t *pos, uint
 }
 
 /* Write the record of a list that has been checked and is not empty; the size. dst has room for
- * Z4_COPIES_RECORD_BOUND(k). */
+ * Z4_COPIES_RECORD_BOUND(k) bytes. */
 static size_t z4_copies_write(const z4_copy *copies, size_t k, uint8_t *dst)
 {
     uint8_t *p = z4_copies_put(dst, k);
@@ -183,10 +184,10 @@ static size_t z4_copies_count(const uint8_t *src, size_t nbytes)
     return (size_t)k;
 }
 
-/* Read as many copies as z4_copies_count says, and check them. content_nbytes is below 2^63, so no sum
- * that passes its check wraps around. */
-static int z4_copies_read(const uint8_t *src, size_t nbytes, uint64_t content_nbytes, z4_copy *copies,
-                          size_t *bad)
+/* Read as many copies as z4_copies_count says, and check them. Every sum is bounded by
+ * content_nbytes, below 2^63, before it is made: none wraps around. */
+static int z4_copies_read(const uint8_t *src, size_t nbytes, uint64_t content_nbytes,
+                          z4_copy *copies, size_t *bad)
 {
     size_t pos = 0, i;
     uint64_t k, end = 0, source_end = 0;
@@ -225,7 +226,7 @@ static int z4_copies_read(const uint8_t *src, size_t nbytes, uint64_t content_nb
     return z4_copies_check(copies, (size_t)k, content_nbytes, bad);
 }
 
-/* --- anchors --------------------------------------------------------------------------------------- */
+/* --- anchors --------------------------------------------------------------------------------- */
 
 #define Z4_ANCHOR_BLOCK 64u /* positions tested by a call */
 #define Z4_ANCHOR_READS (Z4_ANCHOR_BLOCK + 7u)
@@ -257,12 +258,12 @@ Z4_INLINE uint64_t z4_anchor_mask_any(const uint8_t *p, uint16_t limit)
 }
 
 #if Z4_X86
-/* Sixteen-bit lanes hold every other position: the even ones, then the odd ones. SSE2 is the baseline. */
+/* Lanes of 16 bits hold every other position: even ones, then odd ones. SSE2 is always there. */
 Z4_INLINE __m128i z4_anchor_hash_sse2(const uint8_t *p)
 {
     __m128i h = _mm_set1_epi16((short)Z4_ANCHOR_BIAS);
-#define Z4_ADD(k, m)                                                                                   \
-    h = _mm_add_epi16(h, _mm_mullo_epi16(_mm_loadu_si128((const __m128i *)(p + 2 * (k))),              \
+#define Z4_ADD(k, m)                                                                               \
+    h = _mm_add_epi16(h, _mm_mullo_epi16(_mm_loadu_si128((const __m128i *)(p + 2 * (k))),          \
                                          _mm_set1_epi16((short)(m))))
     Z4_ADD(0, Z4_ANCHOR_M0);
     Z4_ADD(1, Z4_ANCHOR_M1);
@@ -275,11 +276,14 @@ Z4_INLINE __m128i z4_anchor_hash_sse2(const uint8_t *p)
 Z4_INLINE uint64_t z4_anchor_mask_sse2(const uint8_t *p, uint16_t limit)
 {
     const __m128i above = _mm_set1_epi16((short)(limit - 1)), low = _mm_set1_epi16(0x00ff);
+    const __m128i zero = _mm_setzero_si128();
     uint64_t mask = 0;
     unsigned i;
     for (i = 0; i < Z4_ANCHOR_BLOCK; i += 16) {
-        __m128i even = _mm_cmpeq_epi16(_mm_subs_epu16(z4_anchor_hash_sse2(p + i), above), _mm_setzero_si128());
-        __m128i odd = _mm_cmpeq_epi16(_mm_subs_epu16(z4_anchor_hash_sse2(p + i + 1), above), _mm_setzero_si128());
+        __m128i even = _mm_subs_epu16(z4_anchor_hash_sse2(p + i), above);
+        __m128i odd = _mm_subs_epu16(z4_anchor_hash_sse2(p + i + 1), above);
+        even = _mm_cmpeq_epi16(even, zero);
+        odd = _mm_cmpeq_epi16(odd, zero);
         __m128i both = _mm_or_si128(_mm_and_si128(low, even), _mm_andnot_si128(low, odd));
         mask |= (uint64_t)(uint32_t)_mm_movemask_epi8(both) << i;
     }
@@ -290,8 +294,8 @@ Z4_INLINE uint64_t z4_anchor_mask_sse2(const uint8_t *p, uint16_t limit)
 Z4_TARGET_AVX2 static inline __m256i z4_anchor_hash_avx2(const uint8_t *p)
 {
     __m256i h = _mm256_set1_epi16((short)Z4_ANCHOR_BIAS);
-#define Z4_ADD(k, m)                                                                                   \
-    h = _mm256_add_epi16(h, _mm256_mullo_epi16(_mm256_loadu_si256((const __m256i *)(p + 2 * (k))),     \
+#define Z4_ADD(k, m)                                                                               \
+    h = _mm256_add_epi16(h, _mm256_mullo_epi16(_mm256_loadu_si256((const __m256i *)(p + 2 * (k))), \
                                                _mm256_set1_epi16((short)(m))))
     Z4_ADD(0, Z4_ANCHOR_M0);
     Z4_ADD(1, Z4_ANCHOR_M1);
@@ -308,8 +312,10 @@ Z4_TARGET_AVX2 static inline uint64_t z4_anchor_mask_avx2(const uint8_t *p, uint
     uint64_t mask = 0;
     unsigned i;
     for (i = 0; i < Z4_ANCHOR_BLOCK; i += 32) {
-        __m256i even = _mm256_cmpeq_epi16(_mm256_subs_epu16(z4_anchor_hash_avx2(p + i), above), zero);
-        __m256i odd = _mm256_cmpeq_epi16(_mm256_subs_epu16(z4_anchor_hash_avx2(p + i + 1), above), zero);
+        __m256i even = _mm256_subs_epu16(z4_anchor_hash_avx2(p + i), above);
+        __m256i odd = _mm256_subs_epu16(z4_anchor_hash_avx2(p + i + 1), above);
+        even = _mm256_cmpeq_epi16(even, zero);
+        odd = _mm256_cmpeq_epi16(odd, zero);
         __m256i both = _mm256_or_si256(_mm256_and_si256(low, even), _mm256_andnot_si256(low, odd));
         mask |= (uint64_t)(uint32_t)_mm256_movemask_epi8(both) << i;
     }
@@ -337,7 +343,7 @@ typedef struct {
     size_t n;
     uint64_t *table; /* buckets of Z4_TABLE_WAYS entries: 24 bits of hash, 40 of position + 1 */
     unsigned bits;   /* log2 of the number of buckets */
-    unsigned width;
+    size_t width; /* copies begin at a multiple of it, and are a multiple of it long */
     size_t min_nbytes;
     z4_copy *copies;
     size_t count, capacity;
@@ -395,7 +401,7 @@ Z4_INLINE void z4_anchors_hash(const z4_search *s, z4_anchors *a)
     a->count = kept;
 }
 
-/* --- matches --------------------------------------------------------------------------------------- */
+/* --- matches --------------------------------------------------------------------------------- */
 
 /* How many bytes are equal from a and b on, max at most. */
 static size_t z4_same_after(const uint8_t *a, const uint8_t *b, size_t max)
@@ -468,10 +474,10 @@ static int z4_search_match(z4_search *s, size_t p, size_t q, size_t reach, z4_co
         most = p - q - after;
     before = z4_same_before(content + p, content + q, most < reach ? most : reach);
     n = before + after;
-    skip = (size_t)(0 - (p - before)) & (s->width - 1);
+    skip = s->width - 1 - (p - before + s->width - 1) % s->width; /* to a multiple of the width */
     copy->dst = p - before + skip;
     copy->src = q - before + skip;
-    copy->nbytes = n > skip ? (n - skip) & ~(size_t)(s->width - 1) : 0;
+    copy->nbytes = n > skip ? (n - skip) / s->width * s->width : 0;
     if (copy->nbytes < s->min_nbytes) {
         s->spent += n;
         return 0;
@@ -502,10 +508,10 @@ Z4_INLINE size_t z4_search_enter(z4_search *s, size_t p, uint64_t hash)
     return SIZE_MAX;
 }
 
-/* --- probe and search ------------------------------------------------------------------------------ */
+/* --- probe and search ------------------------------------------------------------------------ */
 
-/* Places of windows in a period. Differences of two are every number below the period, once each: whatever the
- * distance of two equal ranges, some pair of windows sees the same bytes of both. */
+/* Places of windows in a period. Differences of two are every number below the period, once each:
+ * whatever the distance of two equal ranges, some pair of windows sees the same bytes of both. */
 #define Z4_PROBE_WINDOW 256u
 #define Z4_PROBE_WINDOWS 17u
 #define Z4_PROBE_PERIOD 273u
@@ -548,9 +554,16 @@ Z4_INLINE unsigned z4_table_bits(uint64_t anchors)
         bits++;
     return bits;
 }
-Z4_INLINE unsigned z4_probe_bits(uint64_t n) { return z4_table_bits(n >> (4 + z4_probe_density(n))); }
+Z4_INLINE unsigned z4_probe_bits(uint64_t n)
+{
+    return z4_table_bits(n >> (4 + z4_probe_density(n)));
+}
+
 /* A power of two above the budget would be twice the budget: round down. */
-Z4_INLINE unsigned z4_search_bits(uint64_t n) { return z4_table_bits((n >> z4_search_density(n)) / 2); }
+Z4_INLINE unsigned z4_search_bits(uint64_t n)
+{
+    return z4_table_bits((n >> z4_search_density(n)) / 2);
+}
 
 /* Positions below this one may be anchors: block and hash stay inside the content. */
 Z4_INLINE size_t z4_anchor_end(size_t n)
@@ -559,8 +572,8 @@ Z4_INLINE size_t z4_anchor_end(size_t n)
     return n < behind ? 0 : n - behind;
 }
 
-/* Look collected anchors up; 1 as soon as enough has been found. A hit stands for at least
- * what it took to meet it: one position in 16 is seen on either side, and few of those are anchors. */
+/* Look collected anchors up; 1 as soon as enough has been found. A hit stands for as many bytes as
+ * it took: a position in 16 is seen on either side, and few of those are anchors. */
 static int z4_probe_look(z4_search *s, z4_anchors *a, uint64_t *found, uint64_t wanted)
 {
     const uint64_t hit = (uint64_t)1 << (8 + z4_probe_density(s->n));
