@@ -161,7 +161,7 @@ def main() -> int:
         if pythons:
             for name in args.names.split(","):
                 for file in files:
-                    cache.measure(keys[file.name], lambda p=file.path: p, pythons, [name])
+                    cache.measure(keys[file.name], file.path, pythons, [name])
             cache.close()
         for file in files:
             ours = {tier: our_size(file, tier, Path(scratch)) for tier in tiers}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import inspect
 import json
 import sys
 import tempfile
@@ -48,8 +47,7 @@ def row_of(
 ) -> dict[str, Any]:
     """Compress, restore and judge one input."""
     options: dict[str, Any] = {"dtype": made.dtype, "effort": effort, "threads": 1}
-    rows = made.shape is not None and "shape" in inspect.signature(z4ai.compress).parameters
-    shaped = {**options, "shape": made.shape} if rows else options
+    shaped = {**options, "shape": made.shape}
     encode, blob = fastest(lambda: z4ai.compress(made.content, **shaped), calls)
     decode, back = fastest(lambda: z4ai.decompress(blob, threads=1), calls)
     if back != made.content:
@@ -122,7 +120,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory(prefix="z4ai-bench-") as folder:
                 path = Path(folder) / f"input{suffix}"
                 path.write_bytes(content)
-                cache.measure(key, lambda path=path: path, pythons, args.names.split(","))
+                cache.measure(key, path, pythons, args.names.split(","))
         if not args.measure_only:
             rows.append(row_of(name, made, args.effort, cache.sizes(key), args.calls))
             print(json.dumps(rows[-1]), file=sys.stderr)

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,9 @@ class SizeCache:
         return {rival: e["nbytes"] for rival, e in known.items() if e["nbytes"] is not None}
 
     def measure(
-        self,
-        key: str,
-        path: Callable[[], Path],
-        pythons: dict[str, str],
-        names: Iterable[str] = RIVALS,
+        self, key: str, path: Path, pythons: dict[str, str], names: Iterable[str] = RIVALS
     ) -> None:
-        """Measure the rivals not yet known for `key`; `path` makes or finds the file."""
+        """Measure the rivals not yet known for `key`, the file at `path`."""
         for name in names:
             try:
                 worker = self._workers.get(name) or Worker(name, pythons, threads=1)
@@ -59,7 +55,7 @@ class SizeCache:
                 continue
             start = time.perf_counter()
             try:
-                found = worker.smallest(path())
+                found = worker.smallest(path)
             except RuntimeError as error:
                 print(f"{key}: {error}", file=sys.stderr)
                 self._workers.pop(name)  # it may have ended

@@ -54,6 +54,7 @@ def read(path: str) -> File:
 
 
 Coder = Callable[[str, bytes], int]  # (dtype, content) -> size
+Build = Callable[[Any], Any]  # (compressor of OpenZL) -> graph
 
 
 def of_buffers(file: File, coder: Coder) -> Iterator[tuple[str, int]]:
@@ -186,17 +187,17 @@ def openzl(file: File) -> Iterator[tuple[str, int]]:
     def zstd(c: Any) -> Any:
         return graphs.Zstd(compression_level=19)(c)
 
-    def split(then: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def split(then: Build) -> Build:
         return lambda c: nodes.TransposeSplit()(c, then(c))
 
-    def cut(node: str, fraction: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def cut(node: str, fraction: Build) -> Build:
         return lambda c: getattr(nodes, node)()(c, fraction(c), entropy(c))
 
-    def tokens(indices: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def tokens(indices: Build) -> Build:
         node = nodes.TokenizeNumeric(sort=True)
         return lambda c: node(c, graphs.FieldLz()(c), indices(c))
 
-    numeric: dict[str, Callable[[Any], Any]] = {
+    numeric: dict[str, Build] = {
         "generic": generic,
         "tokens, entropy": tokens(entropy),
         "tokens, generic": tokens(generic),
@@ -207,9 +208,9 @@ def openzl(file: File) -> Iterator[tuple[str, int]]:
         "split, zstd 19": split(zstd),
     }
     floats = {"BF16": "BFloat16", "F16": "Float16", "F32": "Float32"}
-    serial = {"generic": generic, "entropy": entropy, "zstd 19": zstd}
+    serial: dict[str, Build] = {"generic": generic, "entropy": entropy, "zstd 19": zstd}
 
-    def coded(build: Callable[[Any], Any], kind: Any, array: Any) -> int:
+    def coded(build: Build, kind: Any, array: Any) -> int:
         compressor = ext.Compressor()
         compressor.select_starting_graph(build(compressor))
         context = ext.CCtx()
@@ -230,9 +231,9 @@ def openzl(file: File) -> Iterator[tuple[str, int]]:
             ways = dict(numeric)
             if code in floats:
                 node = floats[code] + "Deconstruct"
-                bodies = {"entropy": entropy, "generic": generic}
+                bodies: dict[str, Build] = {"entropy": entropy, "generic": generic}
                 if code != "BF16":  # more than a byte of sign and fraction
-                    bodies = {f"split, {name}": split(body) for name, body in bodies.items()}
+                    bodies = {f"split, {k}": split(body) for k, body in bodies.items()}
                 for name, body in bodies.items():
                     ways[f"float split, {name}"] = cut(node, body)
         for name, build in ways.items():
