@@ -160,7 +160,7 @@ def _are_bf16(runs: Iterable[Bytes]) -> bool:
         field = (run.view("<u2")[~_zeros(run, 2)] >> 7 & 0xFF).astype(np.intp)
         bits += sparse.entropy(np.bincount(field)) - sparse.entropy(np.bincount(field >> 3))
         n += len(field)
-    return bits * 20 < n * 49 * _BIT  # 2.45 of the 3 bits
+    return bits * 25 < n * 63 * _BIT  # 2.52 of the 3 bits
 
 
 def _float_cost(runs: list[Bytes], row: _Width, name: str, stages: bool) -> int:
