@@ -9,9 +9,10 @@ import numpy as np
 from z4ai import frame
 from z4ai._fast import chunks, planes
 from z4ai._fast.chunks import JOB, BytesBuilder
-from z4ai.codecs import FRAME, run
-from z4ai.parts import split_chunk
-from z4ai.plan import PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
+from z4ai.codecs import FRAME, ZSTD, run, zstd
+from z4ai.dtypes import BYTES1
+from z4ai.parts import MATCHES, split_chunk
+from z4ai.plan import MATCH_LEVELS, PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,6 +169,10 @@ class FrameEncoder:
             content, out, 0, row.view(np.uint8), _GAP, _GAP_STREAM, 1, models=models
         )
         out = out[:end]
+        if MATCHES in plan.stages:
+            levels = MATCH_LEVELS[plan.effort]
+            row, out = self._match(content[begin : begin + nbytes], row, out, levels)
+            end = len(out)
         n = nbytes // dtype.width * dtype.width
         elements = content[begin : begin + n]
         if self.header.big_endian:
@@ -201,6 +206,31 @@ class FrameEncoder:
         row["encoded_nbytes"] = size
         out[at:] = content[begin + n : begin + nbytes]
         return row, out
+
+    def _match(
+        self,
+        chunk: NDArray[np.uint8],
+        row: NDArray[np.void],
+        out: NDArray[np.uint8],
+        levels: tuple[int, ...],
+    ) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
+        """Encode a chunk as bytes by the Zstandard library, if that is smaller than `out`."""
+        stream = min((zstd.encode(chunk.data, level) for level in levels), key=len)
+        at = _GAP + _GAP_STREAM
+        if at + len(stream) >= len(out):
+            return row, out
+        matched = np.array(row)
+        for field in ("params_nbytes", "model", "rows_nbytes", "rare_nbytes", "n_rare", "n_raw"):
+            matched[field] = 0
+        matched["layout"] = BYTES1
+        matched["n_streams"] = 1
+        matched["stream_codec"][0, 0] = ZSTD
+        matched["stream_offset"][0, 0] = at
+        matched["stream_nbytes"][0, 0] = len(stream)
+        matched["tail_offset"] = matched["encoded_nbytes"] = at + len(stream)
+        out = np.empty(at + len(stream), np.uint8)
+        out[at:] = np.frombuffer(stream, np.uint8)
+        return matched, out
 
     def _encode_part(self, part: Part) -> bytes:
         plan = make_plan(part.dtype, self.plan.effort)._replace(chunk_nbytes=PART_CHUNK_NBYTES)

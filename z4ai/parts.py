@@ -8,25 +8,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from z4ai.errors import CorruptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from z4ai.dtypes import DType
     from z4ai.stages._part import Part
 
-__all__ = ["MAX_DEPTH", "STAGES", "SplitChunk", "find_stages", "join_chunk", "split_chunk"]
+__all__ = ["MATCHES", "MAX_DEPTH", "STAGES", "SplitChunk", "find_stages", "join_chunk", "split_chunk"]
 
 # By transform; imported when they are needed.
 STAGES = {16: "zeros", 17: "palette", 18: "grid", 19: "steps"}
+# Beside them: elements that come again, for the match finder of the Zstandard library.
+MATCHES = 0
 # Parts may have parts, which have none.
 MAX_DEPTH = 2
 # The order in which they are asked; the first one wins among equals.
 _ORDER = (16, 18, 17, 19)
+# Elements of so many bytes do not come again by chance; how many of them are looked at.
+_MATCHED_WIDTH = 4
+_MATCHED = 1 << 13
 # A stage looks at so much content when a frame begins.
 _GLANCE_NBYTES = 1 << 20
 
@@ -62,7 +68,7 @@ def find_stages(
     if size == 0:
         return ()
     middle = (len(content) - size) // 2 // width * width
-    found = []
+    found = [MATCHES] if _has_matches(content[middle : middle + size], width) else []
     for transform in _ORDER:
         if only is not None and transform not in only:
             continue
@@ -73,6 +79,18 @@ def find_stages(
                 found.append(transform)
                 break
     return tuple(found)
+
+
+def _has_matches(content: NDArray[np.uint8], width: int) -> bool:
+    """Tell whether wide elements come again within some thousands, as those of noise do not."""
+    if width < _MATCHED_WIDTH:
+        return False
+    words = content[: _MATCHED * width].view(f"<u{width}")
+    if len(words) < _MATCHED // 4:
+        return False
+    words = np.sort(words)
+    again = int(np.count_nonzero(words[1:] == words[:-1]))
+    return 8 * again > len(words)
 
 
 def split_chunk(
@@ -99,6 +117,8 @@ def split_chunk(
     best = None
     least = len(content)
     for transform in stages:
+        if transform == MATCHES:
+            continue
         split = _stage(transform).split(content, dtype, row, first)
         if split is None:
             continue

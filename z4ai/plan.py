@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from z4ai.dtypes import DType
     from z4ai.model import Model
 
-__all__ = ["PART_CHUNK_NBYTES", "STORE_PLAN", "Plan", "adapt_plan", "make_plan"]
+__all__ = ["MATCH_LEVELS", "PART_CHUNK_NBYTES", "STORE_PLAN", "Plan", "adapt_plan", "make_plan"]
 
 # One chunk of planes, its output and its scratch fit a second-level cache; see docs/performance.md.
 CHUNK_NBYTES = 1 << 20
@@ -28,6 +28,7 @@ PART_CHUNK_NBYTES = 4 << 20
 _FP16 = resolve("fp16")
 # Every level of a tier is tried and the smallest result kept, so no tier is larger than the one
 # below it.
+MATCH_LEVELS = {"fast": (3,), "balanced": (3, 9), "max": (3, 9, 19)}
 _ZSTD_LEVELS = {"fast": (3,), "balanced": (3,), "max": (3, 19)}
 
 

@@ -25,6 +25,7 @@ from z4ai.frame import NO_LIMITS
 from z4ai.options import Limits, resolve_effort, resolve_limits
 
 if TYPE_CHECKING:
+    from z4ai.dtypes import DType
     import os
     from collections.abc import Callable, Mapping
     from typing import BinaryIO, Literal
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 
     Path = str | bytes | os.PathLike[Any]
     ProgressWish = bool | Callable[[int, int], object] | None
+
+# Tensors of less share a frame with others, so that its header and tables are paid once; and so
+# much content closes such a frame, since one of them is never read without its neighbours.
+_SMALL_NBYTES = 1 << 15
+_GROUP_NBYTES = 1 << 18
 
 __all__ = [
     "ZstnReader",
@@ -426,21 +432,32 @@ class _Compression:
         waves = FrameWaves(sink, zstn.HEADER_NBYTES, effort, threads, bar.update)
         tensors = self._header.tensors
         first = same_as(self._source, start, tensors)
-        numbers: list[int | None] = []
+        small = _SmallTensors(waves, self._source)
+        places: list[tuple[int, int] | None] = []
         n_shared = 0
         for k, tensor in enumerate(tensors):
             if tensor.begin == tensor.end:
-                numbers.append(None)
+                places.append(None)
             elif first[k] != k:
-                numbers.append(numbers[first[k]])
+                places.append((first[k], -1))
                 n_shared += 1
                 bar.update(tensor.nbytes)
+            elif tensor.nbytes < _SMALL_NBYTES and effort != "fast":
+                places.append(small.add(start + tensor.begin, tensor))
             else:
-                numbers.append(self._add(waves, start + tensor.begin, tensor))
+                places.append((self._add(waves, start + tensor.begin, tensor), 0))
+        small.flush()
         waves.flush()
-        locations: list[Location] = [
-            zstn.NO_LOCATION if number is None else (*waves.frames[number], 0) for number in numbers
-        ]
+        locations: list[Location] = []
+        for place in places:
+            if place is None:
+                locations.append(zstn.NO_LOCATION)
+            elif place[1] < 0:
+                locations.append(locations[place[0]])
+            else:
+                group, offset = place
+                number = small.numbers[~group] if group < 0 else group
+                locations.append((*waves.frames[number], offset))
         data_nbytes = self._header.data_nbytes
         end = zstn.write_end(self._header_bytes, locations, data_nbytes, waves.position, effort)
         put(sink, end)
@@ -456,6 +473,53 @@ class _Compression:
             source.read_into(begin + at, view)
 
         return waves.add(dtype, tensor.shape, tensor.nbytes, read_into)
+
+
+class _SmallTensors:
+    """Tensors too small for a frame of their own: those of one dtype share one.
+
+    Attributes
+    ----------
+    numbers : list of int
+        Frame of each group, complete after `flush`.
+    """
+
+    def __init__(self, waves: FrameWaves, source: Source) -> None:
+        self._waves = waves
+        self._source = source
+        self._open: dict[DType, tuple[int, list[tuple[int, int]], int]] = {}
+        self.numbers: list[int] = []
+
+    def add(self, begin: int, tensor: Tensor) -> tuple[int, int]:
+        """Add a tensor; -> the complement of its group's number, its offset in the content."""
+        dtype = st_header.dtype_of(tensor.dtype)
+        if dtype not in self._open:
+            self._open[dtype] = len(self.numbers), [], 0
+            self.numbers.append(-1)
+        group, members, nbytes = self._open[dtype]
+        members.append((begin, tensor.nbytes))
+        self._open[dtype] = group, members, nbytes + tensor.nbytes
+        if nbytes + tensor.nbytes >= _GROUP_NBYTES:
+            self._close(dtype)
+        return ~group, nbytes
+
+    def flush(self) -> None:
+        """Add the frames of groups that are not full."""
+        for dtype in list(self._open):
+            self._close(dtype)
+
+    def _close(self, dtype: DType) -> None:
+        group, members, nbytes = self._open.pop(dtype)
+        content = np.empty(nbytes, np.uint8)
+        at = 0
+        for begin, size in members:
+            self._source.read_into(begin, content[at : at + size].data)
+            at += size
+
+        def read_into(at: int, view: memoryview) -> None:
+            view[:] = content[at : at + len(view)].data
+
+        self.numbers[group] = self._waves.add(dtype, (), nbytes, read_into)
 
 
 def _whole(nbytes: int) -> Tensor:
