@@ -3,10 +3,11 @@
     python bench/e2e/sizes.py DIR --cache FILE --rivals DIR --tiers ''    measures rivals, once
     python bench/e2e/sizes.py DIR --cache FILE                            the table, rivals cached
 
-safetensors in and out, everything counted; other files as they are. Beside the corpus stands a
-tensor of normal bf16 of 16 MiB. Each file of z4ai is restored and compared. `rivals/smallest.py`
-says in which ways a rival is tried: the smallest one counts. A file passes where the default tier
-has the ratio asked for, or, if none is, is not larger than any rival, and the tiers are in order.
+Files in and out, everything counted, by the command line and its own choice for each kind of file.
+Beside the corpus stands a tensor of normal bf16 of 16 MiB. Each file of z4ai is restored and
+compared. `rivals/smallest.py` says in which ways a rival is tried: the smallest one counts. A file
+passes where the default tier has the ratio asked for, or, if none is, is not larger than any
+rival, and the tiers are in order.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from typing import Any, NamedTuple
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-import z4ai
 from bench import data, measure, rivals, structured
 from bench.rivals.cache import RIVALS, SizeCache
-from z4ai.safetensors import compress_file, decompress_file
+from z4ai.cli import main as command
 
 GAUSSIAN = "normal 0.02 bf16"
 # Ratios of the default tier asked for.
@@ -82,21 +82,15 @@ def inputs(folder: Path, only: str = "*") -> Iterator[list[Input]]:
 
 def our_size(file: Input, tier: str, folder: Path) -> int:
     """Return the size of the file that z4ai makes; SystemExit if it does not give the file back."""
-    raw = file.path.read_bytes()
-    if file.path.suffix == ".safetensors":
-        coded, back = folder / "coded", folder / "back"
-        compress_file(file.path, coded, effort=tier)
-        nbytes = coded.stat().st_size
-        decompress_file(coded, back)
-        same = back.read_bytes() == raw
-        coded.unlink()
-        back.unlink()
-    else:
-        blob = z4ai.compress(raw, dtype=None, effort=tier)
-        nbytes = len(blob)
-        same = bytes(z4ai.decompress(blob)) == raw
-    if not same:
+    coded, back = folder / "coded", folder / "back"
+    quiet = ["-q", "-f"]
+    failed = command(["compress", *quiet, "--effort", tier, "-o", str(coded), str(file.path)])
+    nbytes = 0 if failed else coded.stat().st_size
+    failed = failed or command(["decompress", *quiet, "-o", str(back), str(coded)])
+    if failed or back.read_bytes() != file.path.read_bytes():
         raise SystemExit(f"{file.name}, {tier}: not restored")
+    coded.unlink()
+    back.unlink()
     return nbytes
 
 

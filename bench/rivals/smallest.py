@@ -60,7 +60,9 @@ Build = Callable[[Any], Any]  # (compressor of OpenZL) -> graph
 def of_buffers(file: File, coder: Coder) -> Iterator[tuple[str, int]]:
     """Yield the sizes with each tensor alone and with all of one dtype together."""
     plans = {"by tensor": [(t.code, t.content) for t in file.tensors.values()]}
-    plans["by dtype"] = list(file.joined().items())
+    joined = file.joined()
+    if len(joined) < len(file.tensors):
+        plans["by dtype"] = list(joined.items())
     for plan, buffers in plans.items():
         total = len(file.header)
         for code, content in buffers:
