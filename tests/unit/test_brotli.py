@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import RECORDS, brotli_raw
 from strategies import make, noise, weights
+from symbols_writer import KINDS, Model
 
 import z4ai
 from z4ai import errors
@@ -24,6 +25,9 @@ from z4ai.codecs import BROTLI, CODECS, CONSTANT, STORE, ZSTD, brotli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "format" / "codecs" / "brotli.md"
 RECORD = RECORDS["brotli"]
+
+#: What the writer of the tests calls them; its Zstandard is the library's, with matches.
+NAMES = {STORE: "store", ZSTD: "zstd", BROTLI: "brotli"}
 
 #: transform -> dtype
 TRANSFORMS = {
@@ -220,6 +224,46 @@ def test_large_planes_by_a_library_come_back(transform: str) -> None:
         plans=[("bytes1", "store"), (transform, streams)],
         chunk_nbytes=len(first),
     )
+    assert z4ai.decompress(frame) == content
+
+
+SYMBOLS = {
+    "symbols2": ("bf16", 250),
+    "symbols2h": ("fp16", 0),
+    "symbols4": ("fp32", 250),
+    "symbols8": ("fp64", 1900),
+}
+
+
+def test_every_transform_with_remainders_is_tried() -> None:
+    assert set(SYMBOLS) == {name for name, kind in KINDS.items() if kind.width > 1}
+
+
+@pytest.mark.parametrize("transform", SYMBOLS)
+@given(st.data())
+def test_remainders_and_low_bytes_by_a_library_come_back(
+    transform: str, data: st.DataObject
+) -> None:
+    """One a byte as the library gives them, though stored ones are packed."""
+    dtype, base = SYMBOLS[transform]
+    width = KINDS[transform].width
+    n = data.draw(st.integers(1, 700))
+    unit = data.draw(st.integers(1, n))  # repeated, so that there are matches
+    words = weights(unit * width, width, data.draw(st.integers(0, 9))) * (n // unit + 1)
+    words = words[: n * width]
+    kinds = [data.draw(st.sampled_from([STORE, ZSTD, BROTLI])) for _ in range(width - 1)]
+    streams: list[writer.Codec] = [NAMES[kind] for kind in kinds]
+    big_endian = data.draw(st.booleans())
+    content = words + noise(data.draw(st.integers(0, width - 1)))
+    frame = writer.write_frame(
+        content,
+        dtype=dtype,
+        plans=[(transform, streams)],
+        model=Model(base=base),
+        big_endian=big_endian,
+        chunk_nbytes=16 * data.draw(st.integers(1, 400)),
+    )
+    assert decode_frame(frame).content == content
     assert z4ai.decompress(frame) == content
 
 
