@@ -11,10 +11,10 @@ from z4ai._buffers import array_of, bytes_of
 from z4ai.codec import element_shape
 from z4ai.decoder import check_output, decode_frame, index_of_buffer
 from z4ai.dtypes import DType, numpy_dtype, resolve
-from z4ai.encoder import encode_frame
+from z4ai.encoder import encode_content
 from z4ai.errors import FormatError
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import adapt_plan, make_plan
+from z4ai.plan import make_plan
 
 __all__ = ["compress_array", "decompress_array"]
 
@@ -65,11 +65,7 @@ def compress_array(array: Any, *, effort: str | None = None, threads: int | None
         big_endian=dtype.width > 1 and values.dtype.newbyteorder("<") != values.dtype,
     )
     order = values.shape[::-1] if fortran else values.shape
-    plan = adapt_plan(
-        plan, content, dtype, element_shape(order, dtype), big_endian=header.big_endian
-    )
-    header = header._replace(chunk_nbytes=plan.chunk_nbytes)
-    return encode_frame(content, header, plan, threads)
+    return encode_content(content, header, plan, element_shape(order, dtype), threads)
 
 
 def _dtype_of(values: np.ndarray[Any, Any]) -> DType:
@@ -130,8 +126,8 @@ def decompress_array(
     if header.shape is None:
         msg = "frame holds a buffer without shape, expected an array: use z4ai.decompress"
         raise FormatError(msg, offset=5)
-    check_output(index.content_nbytes, limits)
-    content = np.empty(index.content_nbytes, np.uint8)
+    check_output(index.restored_nbytes, limits)
+    content = np.empty(index.restored_nbytes, np.uint8)
     decode_frame(buf, index, content, threads)
     flat = content.view(numpy_dtype(header.dtype, big_endian=header.big_endian))
     try:

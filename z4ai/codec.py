@@ -15,9 +15,9 @@ from z4ai._wire import FORMAT_VERSION, MAGIC_FRAME
 from z4ai.codecs import CODECS
 from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_chunks
 from z4ai.dtypes import DType, resolve
-from z4ai.encoder import encode_frame
+from z4ai.encoder import encode_content
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import STORE_PLAN, adapt_plan, make_plan
+from z4ai.plan import STORE_PLAN, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,15 +95,8 @@ def compress(
         chunk_nbytes=plan.chunk_nbytes,
         big_endian=resolved.width > 1 and _is_big_endian(dtype),
     )
-    plan = adapt_plan(
-        plan,
-        content,
-        resolved,
-        _check_shape(shape, len(content), resolved),
-        big_endian=header.big_endian,
-    )
-    header = header._replace(chunk_nbytes=plan.chunk_nbytes)
-    return encode_frame(content, header, plan, threads)
+    places = _check_shape(shape, len(content), resolved)
+    return encode_content(content, header, plan, places, threads)
 
 
 def _check_shape(
@@ -209,7 +202,7 @@ def decompress(
     buf = bytes_of(blob).data
     limits = resolve_limits(limits)
     index = index_of_buffer(buf, limits)
-    nbytes = index.content_nbytes
+    nbytes = index.restored_nbytes
     if out is not None:
         target = writable_bytes_of(out)
         if len(target) < nbytes:
@@ -344,7 +337,7 @@ def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
         shape=header.shape,
         order=None if header.shape is None else "F" if header.fortran else "C",
         byteorder=">" if header.big_endian else "<",
-        content_nbytes=index.content_nbytes,
+        content_nbytes=index.restored_nbytes,
         encoded_nbytes=index.nbytes,
         chunk_nbytes=header.chunk_nbytes,
         n_chunks=index.n_chunks,

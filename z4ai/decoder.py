@@ -11,6 +11,7 @@ from z4ai import frame
 from z4ai._fast import planes
 from z4ai._fast.chunks import JOB
 from z4ai.codecs import run
+from z4ai.copies import expand
 from z4ai.dtypes import OPAQUE, dtype_of_code
 from z4ai.errors import CorruptError, LimitError, TruncatedError
 
@@ -47,7 +48,7 @@ class FrameIndex(NamedTuple):
     header : FrameHeader
         The header.
     content_nbytes : int
-        Bytes of content, from header or trailer.
+        Bytes of content that the chunks hold, from header or trailer.
     offsets : ndarray of uint64, shape (n_chunks + 1,)
         Where each chunk begins, counted from the start of the frame, and where the last one ends.
     nbytes : int
@@ -62,6 +63,11 @@ class FrameIndex(NamedTuple):
     @property
     def n_chunks(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def restored_nbytes(self) -> int:
+        """Bytes of content, those that are copied included."""
+        return self.content_nbytes + self.header.copied_nbytes
 
 
 def check_output(nbytes: int, limits: Limits) -> None:
@@ -196,6 +202,8 @@ def decode_frame(
     """Decode a whole frame that lies in memory into `out`."""
     jobs = jobs_of_chunks(buf, index, 0, index.n_chunks)
     decode_jobs(np.frombuffer(buf, np.uint8), out, jobs, models_of([index]), threads)
+    if index.header.copies is not None:
+        expand(out, index.header.copies, index.content_nbytes)
 
 
 def models_of(indexes: Iterable[FrameIndex]) -> list[NDArray[np.uint8]]:
@@ -259,8 +267,9 @@ def _decode_part(stream: memoryview, nbytes: int, depth: int) -> NDArray[np.uint
     """Decode a frame that must hold so much; its claim is checked before anything is allocated."""
     index = index_of_buffer(stream, _PART_LIMITS)
     header = index.header
-    if header.shape is not None or header.big_endian or header.content_nbytes is None:
-        msg = "a part is an array, big-endian or streamed"
+    wrong = header.big_endian or header.copies is not None or header.content_nbytes is None
+    if wrong or header.shape is not None:
+        msg = "a part is an array, big-endian, streamed, or has copies"
         raise CorruptError(msg)
     if index.content_nbytes != nbytes:
         msg = f"part of {index.content_nbytes} bytes, expected {nbytes}"

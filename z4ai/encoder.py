@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from z4ai import frame
 from z4ai._fast import chunks, planes
 from z4ai._fast.chunks import JOB, BytesBuilder
 from z4ai.codecs import FRAME, ZSTD, run, zstd
+from z4ai.copies import dense, find
 from z4ai.dtypes import BYTES1
 from z4ai.parts import MATCHES, split_chunk
 from z4ai.plan import MATCH_LEVELS, PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from z4ai.dtypes import DType
     from z4ai.plan import Plan
     from z4ai.stages._part import Part
 
-__all__ = ["FrameEncoder", "encode_frame"]
+__all__ = ["FrameEncoder", "encode_content", "encode_frame", "find_copies"]
 
+# Repeats are not looked for in less.
+_LEAST_COPIED_NBYTES = 1 << 15
 _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
 class FrameEncoder:
     """Encoder of one frame; remembers what the trailer needs.
@@ -244,6 +249,41 @@ class FrameEncoder:
         if not self.header.has_trailer:
             return b""
         return frame.write_trailer(self.header, self._sizes, self.content_nbytes)
+
+
+def find_copies(
+    content: NDArray[np.uint8], dtype: DType, shape: tuple[int, ...] | None
+) -> tuple[NDArray[np.uint64] | None, NDArray[np.uint8], tuple[int, ...] | None]:
+    """Find long repeats; -> the copies, what is left of the content, and the shape of that."""
+    if len(content) < _LEAST_COPIED_NBYTES:
+        return None, content, shape
+    row_nbytes = prod(shape[1:]) * dtype.width if shape is not None and len(shape) > 1 else 0
+    in_rows = dtype.width < row_nbytes <= _LEAST_COPIED_NBYTES // 16
+    copies = find(content, row_nbytes if in_rows else dtype.width)
+    if not len(copies):
+        return None, content, shape
+    content = dense(content, copies)
+    if shape is not None:
+        shape = (len(content) // row_nbytes, *shape[1:]) if in_rows else None
+    return copies, content, shape
+
+
+def encode_content(
+    content: NDArray[np.uint8],
+    header: frame.FrameHeader,
+    plan: Plan,
+    shape: tuple[int, ...] | None,
+    threads: int | None,
+) -> bytes:
+    """Compress a whole content that lies in memory; the chunk size of `header` may change.
+
+    shape : of the elements, in the order of the content.
+    """
+    if plan.effort != "fast":
+        copies, content, shape = find_copies(content, header.dtype, shape)
+        header = header._replace(copies=copies, content_nbytes=len(content))
+        plan = adapt_plan(plan, content, header.dtype, shape, big_endian=header.big_endian)
+    return encode_frame(content, header._replace(chunk_nbytes=plan.chunk_nbytes), plan, threads)
 
 
 def encode_frame(

@@ -14,6 +14,7 @@ import numpy as np
 from z4ai import _wire
 from z4ai._fast.hashing import xxh3_64
 from z4ai.codecs import CODECS, CONTEXTS, FRAME
+from z4ai.copies import decode_record, encode_record
 from z4ai.dtypes import BYTES1, SYMBOLS1, TRANSFORM_WIDTHS, DType, dtype_of_code
 from z4ai.errors import (
     ChecksumError,
@@ -68,7 +69,7 @@ _ARRAY, _FORTRAN, _BIG_ENDIAN, _STREAMED = 1, 2, 4, 8
 _MAX_NDIM = 64
 _ANCILLARY_RECORD = 1 << 15
 # Kinds of table records.
-_MODEL = 1
+_MODEL, _COPIES = 1, 2
 # Transforms to parts: each stream is a frame.
 _FIRST_PARTS, _LAST_PARTS = 16, 19
 
@@ -96,7 +97,7 @@ class FrameHeader(NamedTuple):
     dtype : DType
         Element type of the content.
     content_nbytes : int or None
-        Bytes of content; None if the writer did not know (the trailer tells).
+        Bytes of content that the chunks hold; None if the writer did not know (the trailer tells).
     chunk_nbytes : int
         Content bytes of every chunk but the last.
     shape : tuple of int or None
@@ -113,6 +114,8 @@ class FrameHeader(NamedTuple):
         The model of its chunks of symbols, as it will be written; empty if there is none.
     model : ndarray of uint8 or None
         The same, as it was read.
+    copies : ndarray of uint64 or None
+        Ranges of the content that no chunk holds; see docs/format/copies.md.
     """
 
     dtype: DType
@@ -125,6 +128,12 @@ class FrameHeader(NamedTuple):
     checksum: int = 0
     model_record: bytes = b""
     model: NDArray[np.uint8] | None = None
+    copies: NDArray[np.uint64] | None = None
+
+    @property
+    def copied_nbytes(self) -> int:
+        """Bytes of content that no chunk holds."""
+        return 0 if self.copies is None else int(self.copies[:, 2].sum())
 
     @property
     def n_chunks(self) -> int | None:
@@ -161,6 +170,10 @@ def write_header(header: FrameHeader) -> bytes:
     tables = b""
     if header.model_record:
         tables = _RECORD.pack(_MODEL, 0, len(header.model_record)) + header.model_record
+    if header.copies is not None:
+        content_nbytes += header.copied_nbytes
+        record = encode_record(header.copies, content_nbytes)
+        tables += _RECORD.pack(_COPIES, 0, len(record)) + record
     head = _HEAD.pack(
         _wire.MAGIC_FRAME,
         _wire.FORMAT_VERSION,
@@ -227,8 +240,8 @@ def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
     if flags & _ARRAY and prod(shape) * dtype.item_nbytes != content_nbytes:
         msg = f"shape {tuple(shape)} of {dtype.name} does not make {content_nbytes} bytes"
         raise CorruptError(msg, offset=_HEAD.size)
-    model = _parse_records(buf, pos, end)
-    return FrameHeader(
+    model, copies = _parse_records(buf, pos, end, None if streamed else content_nbytes)
+    header = FrameHeader(
         dtype=dtype,
         content_nbytes=None if streamed else content_nbytes,
         chunk_nbytes=chunk_nbytes,
@@ -238,7 +251,11 @@ def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
         nbytes=end + 8,
         checksum=checksum,
         model=model,
+        copies=copies,
     )
+    if copies is None:
+        return header
+    return header._replace(content_nbytes=content_nbytes - header.copied_nbytes)
 
 
 def _check_flags(flags: int, ndim: int, dtype: DType) -> None:
@@ -256,9 +273,11 @@ def _check_flags(flags: int, ndim: int, dtype: DType) -> None:
         raise CorruptError(wrong, offset=5)
 
 
-def _parse_records(buf: memoryview, pos: int, end: int) -> NDArray[np.uint8] | None:
-    """Walk the table records; -> the model, if there is one."""
-    model = None
+def _parse_records(
+    buf: memoryview, pos: int, end: int, content_nbytes: int | None
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint64] | None]:
+    """Walk the table records; -> the model and the copies, if there are any."""
+    model = copies = None
     while pos < end:
         if end - pos < _RECORD.size:
             msg = "a table record does not fit the tables"
@@ -273,11 +292,16 @@ def _parse_records(buf: memoryview, pos: int, end: int) -> NDArray[np.uint8] | N
                 msg = "a second model"
                 raise CorruptError(msg, offset=pos)
             model = parse_model(buf[begin : begin + nbytes], begin)
+        elif kind == _COPIES:
+            if copies is not None or content_nbytes is None:
+                msg = "copies in a streamed frame" if copies is None else "a second list of copies"
+                raise CorruptError(msg, offset=pos)
+            copies, _ = decode_record(buf[begin : begin + nbytes], content_nbytes)
         elif kind < _ANCILLARY_RECORD:
             msg = f"table record of kind {kind}, which this release does not know"
             raise UnsupportedCodecError(msg, offset=pos)
         pos = begin + nbytes
-    return model
+    return model, copies
 
 
 def write_chunk_headers(out: memoryview, jobs: NDArray[np.void]) -> None:

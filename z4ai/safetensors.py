@@ -628,7 +628,7 @@ def _plan_restore(source: Source, limits: Limits) -> _Restore:
     magic = bytes(read(source, 0, min(4, source.nbytes)))
     if magic == _wire.MAGIC_FRAME:
         index = index_of_range(lambda at, n: read(source, at, n), source.nbytes, limits)
-        whole = _whole(index.content_nbytes)
+        whole = _whole(index.restored_nbytes)
         return _Restore(source, limits, b"", [whole], [(0, source.nbytes, 0)], 0)
     container = zstn.parse_container(source, limits)
     head = _wire.U64.pack(len(container.header_bytes)) + container.header_bytes

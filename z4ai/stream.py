@@ -11,7 +11,8 @@ from z4ai import frame
 from z4ai._fast import _threads
 from z4ai._fast.chunks import JOB
 from z4ai._fileobj import read_some, write_all
-from z4ai.decoder import decode_jobs
+from z4ai.copies import expand
+from z4ai.decoder import check_output, decode_jobs
 from z4ai.dtypes import resolve
 from z4ai.encoder import FrameEncoder
 from z4ai.errors import CorruptError, FormatError, TruncatedError
@@ -153,6 +154,10 @@ def decompress_stream(
     sizes: list[int] = []
     written = 0
     ended = False
+    restored = np.empty(0, np.uint8)
+    if header.copies is not None:
+        check_output((header.content_nbytes or 0) + header.copied_nbytes, limits)
+        restored = np.empty((header.content_nbytes or 0) + header.copied_nbytes, np.uint8)
     while not ended:
         jobs, content_nbytes, ended = _gather(source, header, len(sizes), most)
         if not len(jobs):
@@ -163,14 +168,21 @@ def decompress_stream(
             decode_jobs(source.bytes(), content, jobs, models, threads, first_chunk=len(sizes))
         sizes += jobs["encoded_nbytes"].tolist()
         source.drop(int(jobs["encoded_nbytes"].sum()))
-        write_all(dst, content.data)
+        if header.copies is None:
+            write_all(dst, content.data)
+        else:
+            # Ranges are copied from anywhere before them: all of the content is held.
+            restored[written : written + content_nbytes] = content
         written += content_nbytes
     if header.has_trailer:
         _read_trailer(source, header, sizes, written, limits)
     if source.fill(1):
         msg = "bytes follow the end of the frame"
         raise CorruptError(msg, offset=source.offset)
-    return written
+    if header.copies is not None:
+        expand(restored, header.copies, written)
+        write_all(dst, restored.data)
+    return written + header.copied_nbytes
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from z4ai.container.encode import (
     wave_nbytes,
 )
 from z4ai.container.source import Scratch, Source, read
+from z4ai.copies import expand, pieces
 from z4ai.decoder import FrameIndex, decode_jobs, index_of_range, jobs_of_chunks, models_of
 from z4ai.errors import CorruptError, FormatError
 
@@ -33,6 +34,8 @@ __all__ = ["TensorDecoder"]
 _SLACK = 1 << 20
 # A tensor of less is allocated on the index's word alone.
 _TRUSTED_NBYTES = 1 << 22
+# Frames with copies are restored as a whole up to this size.
+_RESTORED_NBYTES = 1 << 26
 # How much content may be decoded that no tensor asked for: tensors may share frames.
 _WASTE_FACTOR = 8
 _WASTE_NBYTES = 1 << 29
@@ -137,6 +140,7 @@ class TensorDecoder:
             with _Blame(item):
                 index = self._index(item, encoded)
             whole = locations[k][2] == 0 and index.content_nbytes == item.tensor.nbytes
+            whole = whole and index.header.copies is None
             if not whole or content_nbytes + index.content_nbytes > self._wave:
                 count = k
                 break
@@ -206,7 +210,7 @@ class TensorDecoder:
                 )
             self._frame = offset, index
             self._waste += index.offsets.nbytes
-        if content_offset + tensor.nbytes > index.content_nbytes:
+        if content_offset + tensor.nbytes > index.restored_nbytes:
             msg = f"tensor of {tensor.nbytes} bytes at {content_offset} is not within its frame"
             raise CorruptError(msg, tensor=tensor.name, offset=offset)
         return index
@@ -219,6 +223,41 @@ class TensorDecoder:
         index = self.frame_index(tensor, location)
         begin += location[2]
         end += location[2]
+        copies = index.header.copies
+        if copies is None:
+            self._decode_range(tensor, location, index, begin, end, sink)
+        elif index.restored_nbytes <= _RESTORED_NBYTES:
+            content = self._restore(tensor, location[0], index)
+            self._waste += len(content) - (end - begin)
+            part = sink.room(end - begin)
+            part[:] = content[begin:end]
+            self._commit(sink, part)
+        else:
+            for _, dense, nbytes in pieces(copies, begin, end):
+                self._decode_range(tensor, location, index, dense, dense + nbytes, sink)
+                if self._waste > _WASTE_NBYTES + _WASTE_FACTOR * (end - begin):
+                    msg = "copies ask for far more content than they restore"
+                    raise CorruptError(msg, tensor=tensor.name, offset=location[0])
+
+    def _restore(self, tensor: Tensor, offset: int, index: FrameIndex) -> NDArray[np.uint8]:
+        """Restore all content of a frame that has copies."""
+        content = np.empty(index.restored_nbytes, np.uint8)
+        dense = content[: index.content_nbytes]
+        self._decode_chunks(tensor, offset, index, 0, index.n_chunks, dense)
+        if index.header.copies is not None:
+            expand(content, index.header.copies, index.content_nbytes)
+        return content
+
+    def _decode_range(
+        self,
+        tensor: Tensor,
+        location: Location,
+        index: FrameIndex,
+        begin: int,
+        end: int,
+        sink: Sink,
+    ) -> None:
+        """Decode a range of what the chunks of a frame hold."""
         chunk_nbytes = index.header.chunk_nbytes
         k = begin // chunk_nbytes
         while begin < end:

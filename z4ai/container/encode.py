@@ -12,7 +12,7 @@ from z4ai._fast import _threads
 from z4ai._fast.chunks import JOB
 from z4ai.codecs import run
 from z4ai.container.source import Scratch
-from z4ai.encoder import FrameEncoder
+from z4ai.encoder import FrameEncoder, find_copies
 from z4ai.plan import PART_CHUNK_NBYTES, Plan, adapt_plan, make_plan
 
 if TYPE_CHECKING:
@@ -168,12 +168,23 @@ class FrameWaves:
                 else:
                     sample = _sample(dtype, shape, nbytes, read_into)
                 rows = _rows_of(shape, dtype, nbytes, len(sample))
-                plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
+                copies = None
+                if len(sample) == nbytes and self._effort != "fast":
+                    copies, sample, rows = find_copies(sample, dtype, rows)
+                plan = adapt_plan(
+                    plan, sample, dtype, rows, nbytes=nbytes if copies is None else None
+                )
                 alone = bool(plan.stages) or plan.zstd_levels != self._levels
+                alone = alone or copies is not None
                 if alone:
                     self.flush()
+                if copies is not None:
+                    content, begin, nbytes = sample, 0, len(sample)
+                    offset, take = 0, self._take(nbytes, plan)
+                if alone:
                     self._content = content
-                encoder = FrameEncoder(frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes), plan)
+                header = frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes, copies=copies)
+                encoder = FrameEncoder(header, plan)
             last = done + take == nbytes
             self._push(number, encoder, offset, take, first=done == 0, last=last)
             done += take

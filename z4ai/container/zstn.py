@@ -197,9 +197,9 @@ def _read_index(source: Source, offset: int, nbytes: int, limits: Limits) -> byt
     if frame.header.dtype is not OPAQUE or frame.header.shape is not None:
         msg = "the index is not a frame of opaque bytes"
         raise CorruptError(msg, offset=offset)
-    if frame.content_nbytes > limits.max_table_nbytes:
-        raise _index_limit(frame.content_nbytes, limits)
-    content = np.empty(frame.content_nbytes, np.uint8)
+    if frame.restored_nbytes > limits.max_table_nbytes:
+        raise _index_limit(frame.restored_nbytes, limits)
+    content = np.empty(frame.restored_nbytes, np.uint8)
     # By one thread: the index of an ordinary model is one chunk.
     decode_frame(encoded, frame, content, 1)
     return content.tobytes()
