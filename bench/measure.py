@@ -23,9 +23,9 @@ from typing import Any
 
 from bench.rivals import Sample
 
-__all__ = ["MIN_ROUNDS", "Comparison", "Row", "input_file", "machine", "rounds_option"]
+__all__ = ["MIN_ROUNDS", "Comparison", "Row", "beaten_by", "input_file", "machine"]
 __all__ += ["print_comparisons", "print_markdown", "print_rows", "print_table"]
-__all__ += ["take_turns", "write_json"]
+__all__ += ["rounds_option", "take_turns", "write_json"]
 
 MIN_ROUNDS = 7
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,6 +174,14 @@ def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str 
         cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
         print("  ".join(cells).rstrip())
     sys.stdout.flush()
+
+
+def beaten_by(size: int, rivals: dict[str, int]) -> list[str]:
+    """Say by how much `size` is larger than the smallest of the rivals' sizes, if it is."""
+    best = min(rivals, key=lambda name: rivals[name], default=None)
+    if best is None or size <= rivals[best]:
+        return []
+    return [f"{size / rivals[best] - 1:.2%} larger than {best}"]
 
 
 def print_markdown(head: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> None:

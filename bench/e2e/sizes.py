@@ -102,7 +102,7 @@ def row_of(file: Input, ours: dict[str, int], theirs: dict[str, int]) -> dict[st
     if "default" in ours:
         size = ours["default"]
         if goal is None:
-            wrong += [f"larger than {name}" for name, nbytes in theirs.items() if nbytes < size]
+            wrong += measure.beaten_by(size, theirs)
         elif raw / size < goal:
             wrong.append(f"below {goal}")
         if size > ours.get("fast", size):

@@ -56,7 +56,7 @@ def row_of(
     if made.part is not None and goal is not None:
         goal *= len(made.part) / len(z4ai.compress(made.part, **options))
     excess = size / made.bound - 1
-    wrong = [f"larger than {rival}" for rival, nbytes in theirs.items() if nbytes < size]
+    wrong = measure.beaten_by(size, theirs)
     if excess > EXCESS_GOAL:
         wrong.append(f"{EXCESS_GOAL:.0%} over the bound")
     if goal is not None and n / size < goal:
