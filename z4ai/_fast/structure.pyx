@@ -30,7 +30,9 @@ cdef extern from "z4_grid.h" nogil:
     unsigned z4_grid_width(int kind) noexcept
     size_t z4_grid_groups(size_t n, size_t row, size_t column, size_t group) noexcept
     size_t z4_grid_count(const uint8_t *codes, size_t n, uint8_t code) noexcept
-    int z4_grid_probe(int kind, const uint8_t *src, size_t m, z4_grid_sample *t) noexcept
+    int z4_grid_probe(int kind, const uint8_t *src, size_t m, z4_grid_sample *t,
+                      double *mean) noexcept
+    double z4_grid_logarithm(double x) noexcept
     int z4_grid_is_own(int kind, double s) noexcept
     size_t z4_grid_split(int kind, const uint8_t *src, size_t n, size_t row, size_t column,
                          size_t group, z4_grid_sample *t, int16_t *ks, double *scales) noexcept
@@ -138,6 +140,9 @@ def grid_probe(content: object, kind: int, places: list) -> tuple:
     sure, perhaps, none : int
         At how many places there is a grid; at how many the elements are too few or too alike to
         tell, though not all zero; at how many there is no grid.
+    size : float
+        About the logarithm to base 2 of one more than the mean number, averaged over the
+        places of a grid.
     """
     _check_kind(kind)
     cdef const uint8_t[::1] view = _bytes_of(content)
@@ -145,6 +150,7 @@ def grid_probe(content: object, kind: int, places: list) -> tuple:
     cdef size_t n = _elements(view.shape[0], width), begin, m
     cdef const uint8_t *first = _start(view)
     cdef int code = kind, found, sure = 0, perhaps = 0, none = 0
+    cdef double mean = 0, size = 0
     cdef z4_grid_sample *sample = <z4_grid_sample *> malloc(sizeof(z4_grid_sample))
     if sample is NULL:
         raise MemoryError
@@ -155,13 +161,15 @@ def grid_probe(content: object, kind: int, places: list) -> tuple:
             if begin > n or m > n - begin:
                 raise ValueError(f"{m} elements at {begin} of {n}")
             with nogil:
-                found = z4_grid_probe(code, first + width * begin, m, sample)
+                found = z4_grid_probe(code, first + width * begin, m, sample, &mean)
+            if found == Z4_GRID_SURE or found == Z4_GRID_PERHAPS:
+                size += z4_grid_logarithm(1 + mean)
             sure += found == Z4_GRID_SURE
             perhaps += found == Z4_GRID_PERHAPS
             none += found == Z4_GRID_NONE
     finally:
         free(sample)
-    return sure, perhaps, none
+    return sure, perhaps, none, size / max(sure + perhaps, 1)
 
 
 def grid_split(content: object, kind: int, row: int, column: int, group: int) -> tuple | None:

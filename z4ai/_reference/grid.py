@@ -66,7 +66,8 @@ def join(params: bytes, parts: list[bytes], dtype: str, nbytes: int) -> bytes:
     size = _width(scale)
     if len(parts[0]) != size * len(groups):
         raise ValueError(f"{len(parts[0])} bytes of scales, {len(groups)} groups")
-    scales = [_scale(parts[0][k * size : (k + 1) * size], scale, arithmetic) for k in range(len(groups))]
+    words = [parts[0][at : at + size] for at in range(0, len(parts[0]), size)]
+    scales = [_scale(word, scale, arithmetic) for word in words]
     codes = parts[1]
     if len(codes) != n:
         raise ValueError(f"{len(codes)} codes, expected {n}")
@@ -135,6 +136,6 @@ def _round(x: Fraction, kind: Format) -> int:
         e -= 1
     e = max(e, 1 - bias)
     units = x / Fraction(2) ** (e - mantissa)
-    # Python's round is to nearest, ties to even. A carry into the next exponent is where it belongs.
+    # Python's round is to nearest, ties to even. A carry into the exponent is where it belongs.
     word = round(units) + ((e + bias - 1) << mantissa)
     return min(word, ((1 << exponent) - 1) << mantissa)

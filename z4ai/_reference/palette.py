@@ -53,7 +53,7 @@ def _check_size(part: bytes, expected: int) -> None:
 def _elements(palette: bytes, width: int) -> list[bytes]:
     elements = [palette[i : i + width] for i in range(0, len(palette), width)]
     numbers = [int.from_bytes(element, "little") for element in elements]
-    if any(a >= b for a, b in zip(numbers, numbers[1:], strict=False)):
+    if numbers != sorted(set(numbers)):
         raise ValueError("a palette that does not ascend")
     return elements
 

@@ -16,16 +16,35 @@ __all__ = ["bits_of", "plain_bits"]
 _BLOCKS = 64
 _BLOCK = 512
 
-# Bits of the remainder below the field of docs/format/codecs/symbols.md, by the bytes of an element.
+_UNIT = 1 << 16
+_ROOT = 0.7071067811865476
+_TWO_BY_LN2 = 2.8853900817779268
+
+# Bits of the remainder below the field of docs/format/codecs/symbols.md, by the width.
 _LOWER_BITS = {2: 5, 4: 5, 8: 3}
 _FP16_LOWER_BITS = 7
 
 
 def bits_of(counts: NDArray[np.integer]) -> float:
     """Return the order-0 entropy, in bits, of all symbols counted."""
-    positive = counts[counts > 0].astype(np.float64)
-    total = float(positive.sum())
-    return total * float(np.log2(total)) - float((positive * np.log2(positive)).sum())
+    positive = counts[counts > 0].astype(np.int64)
+    total = positive.sum(keepdims=True)
+    scaled = (total * _logarithms(total)).sum() - (positive * _logarithms(positive)).sum()
+    return int(scaled) / _UNIT
+
+
+def _logarithms(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Logarithms to base 2 in units of 1 / `_UNIT`, below 2**43.
+
+    Libraries differ in the last bits of a logarithm, and choices must not: single operations of
+    IEEE 754 only, and sums of integers.
+    """
+    mantissas, exponents = np.frexp(counts.astype(np.float64))
+    t = (mantissas - _ROOT) / (mantissas + _ROOT)
+    square = t * t
+    logarithms = t * (1.0 + square * (1.0 / 3.0 + square * 0.2)) * _TWO_BY_LN2
+    whole: NDArray[np.int64] = np.rint((exponents - 0.5 + logarithms) * _UNIT).astype(np.int64)
+    return whole
 
 
 def plain_bits(content: NDArray[np.uint8], dtype: DType) -> float:

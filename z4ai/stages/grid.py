@@ -45,6 +45,10 @@ _LARGEST_IN_ROW = 2048
 _LARGEST_FLAT = 1 << 17
 _WINDOWS = 6
 _ATTEMPTS = 3
+# Bits an element by which a layout of smaller groups must be better, on a sample.
+_CLEARLY = 0.75
+# The kernel gives up above this part of the elements, too.
+_EXCEPTIONS_IN = 50
 # Any elements fit in small enough groups. Where scales and exceptions are more than few beside the
 # codes, the parts must take less than this of what the content is estimated to take without them.
 _FEW = 20
@@ -73,6 +77,9 @@ class _Layout(NamedTuple):
         return begin, end - begin
 
 
+_ONE_SCALE = _Layout(0, 0, 0)
+
+
 def split(content: NDArray[np.uint8], dtype: DType, row: int, first: int) -> Split | None:
     """Take a chunk apart into scales, codes and exceptions.
 
@@ -97,21 +104,38 @@ def split(content: NDArray[np.uint8], dtype: DType, row: int, first: int) -> Spl
     kind, _ = _KINDS[dtype.name]
     n = len(content) // dtype.width
     finest = _layout(row, first, min(_SMALLEST_GROUP, row) if row else _SMALLEST_GROUP)
-    sure, perhaps, none = structure.grid_probe(content, kind, _windows(finest, n))
+    sure, perhaps, none, _ = structure.grid_probe(content, kind, _windows(finest, n))
     if none >= max(sure + perhaps, 1):
         return None
-    attempts = 0
-    for layout in _layouts(row, first, n):
-        sure, perhaps, none = structure.grid_probe(content, kind, _windows(layout, n))
-        if sure <= max(perhaps, 3 * none):
-            continue
+    for layout in _promising(content, dtype, row, first)[:_ATTEMPTS]:
         found = structure.grid_split(content, kind, *layout.checked(n))
-        if found is not None:
-            return _make(content, dtype, layout, *found)
-        attempts += 1
-        if attempts == _ATTEMPTS:
-            break
+        made = None if found is None else _make(content, dtype, layout, *found)
+        if made is not None:
+            return made
     return None
+
+
+def _promising(content: NDArray[np.uint8], dtype: DType, row: int, first: int) -> list[_Layout]:
+    """Return the layouts that a few groups agree with, the cheapest first.
+
+    Wide groups take less for scales. What fits by chance takes large numbers, as the elements
+    of two groups seen as one do.
+    """
+    kind, _ = _KINDS[dtype.name]
+    n = len(content) // dtype.width
+    found: list[tuple[float, _Layout]] = []
+    for layout in _layouts(row, first, n):
+        sure, perhaps, none, size = structure.grid_probe(content, kind, _windows(layout, n))
+        # A scale for the chunk costs nothing: it may fit by chance, if the elements are few enough.
+        if (sure == 0 and layout != _ONE_SCALE) or 3 * none > sure + perhaps:
+            continue
+        _, _, group = layout.checked(n)
+        cost = size + 8 * dtype.width / group
+        if not found or cost < found[0][0] - _CLEARLY:
+            found.insert(0, (cost, layout))
+        else:
+            found.append((cost, layout))
+    return [layout for _, layout in found]
 
 
 def _layout(row: int, first: int, group: int) -> _Layout:
@@ -123,7 +147,7 @@ def _layout(row: int, first: int, group: int) -> _Layout:
 
 def _layouts(row: int, first: int, n: int) -> Iterator[_Layout]:
     """Yield layouts that are in use, those of large groups first."""
-    yield _Layout(0, 0, 0)
+    yield _ONE_SCALE
     if row >= _SMALLEST_GROUP and row < 1 << 32:
         yield _Layout(row, first % row, 0)
     group = _LARGEST_IN_ROW if row else _LARGEST_FLAT
@@ -173,6 +197,8 @@ def _make(
         else:
             n_exceptions += int(of_numbers[most + least])
             least += 1
+    if n_exceptions - (0 if minus_zeros else n_minus) > len(numbers) // _EXCEPTIONS_IN:
+        return None
     exceptions = n_exceptions > 0
 
     own = structure.grid_own(scales, kind)

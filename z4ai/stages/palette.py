@@ -73,9 +73,7 @@ def split(content: NDArray[np.uint8], dtype: DType, row: int, first: int) -> Spl
     return Split(params, [Part(_WORDS[width], palette), Part(_CODES, codes)])
 
 
-def _split_rows(
-    content: NDArray[np.uint8], dtype: DType, row: int, first: int
-) -> Split | None:
+def _split_rows(content: NDArray[np.uint8], dtype: DType, row: int, first: int) -> Split | None:
     width = dtype.width
     n = len(content) // width
     column = first % row
@@ -104,20 +102,16 @@ def _parse(params: memoryview) -> tuple[int, int]:
     try:
         row, pos = get_varint(params, 0, len(params))
         if row == 0:
-            if len(params) != pos + 1:
-                msg = f"palette: {len(params)} bytes of parameters, expected {pos + 1}"
-                raise CorruptError(msg)
-            return 0, params[pos]
-        column, pos = get_varint(params, pos, len(params))
-    except CorruptError:
-        raise
+            column, pos = params[pos] if pos < len(params) else 0, pos + 1
+        else:
+            column, pos = get_varint(params, pos, len(params))
     except FormatError as error:
         msg = f"palette: parameters: {error.message}"
         raise CorruptError(msg) from error
     if pos != len(params):
         msg = f"palette: {len(params)} bytes of parameters, expected {pos}"
         raise CorruptError(msg)
-    if row >= 1 << 32 or column >= row:
+    if row >= 1 << 32 or 0 < row <= column:
         msg = f"palette: column {column} of rows of {row} elements"
         raise CorruptError(msg)
     return row, column

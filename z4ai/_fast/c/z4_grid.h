@@ -21,7 +21,7 @@ enum z4_grid_kind { Z4_GRID_BF16 = 0, Z4_GRID_FP16 = 1, Z4_GRID_FP32 = 2, Z4_GRI
 enum { Z4_GRID_MOST = 255, Z4_GRID_MINUS_ZERO = 256, Z4_GRID_EXCEPTION = 257, Z4_GRID_BINS = 513 };
 
 /* The encoder looks at that many elements of a group to find its scale. */
-enum { Z4_GRID_SAMPLE = 1024, Z4_GRID_SEED = 64, Z4_GRID_HINTS = 4 };
+enum { Z4_GRID_SAMPLE = 1024, Z4_GRID_SEED = 24, Z4_GRID_HINTS = 4 };
 
 Z4_INLINE unsigned z4_grid_width(int kind) { return kind == Z4_GRID_FP64 ? 8 : kind == Z4_GRID_FP32 ? 4 : 2; }
 
@@ -294,6 +294,8 @@ typedef struct {
     double h[Z4_GRID_SAMPLE + 1];       /* half of the distance to the next larger element, and a little more */
     uint32_t times[Z4_GRID_SAMPLE + 1]; /* how often each was seen */
     size_t n, total;                    /* magnitudes; the sum of times */
+    size_t top;                         /* number of the largest */
+    size_t frequent;                    /* so many at the front occur more than once */
     unsigned shift;                     /* the hash table has 2^(64 - shift) slots */
     uint16_t slots[4 * Z4_GRID_SAMPLE]; /* number of a magnitude + 1, or 0 */
     uint8_t raw[8 * (Z4_GRID_SAMPLE + 1)]; /* the magnitudes as elements */
@@ -389,8 +391,7 @@ static inline int z4_grid_narrow(const z4_grid_sample *t, size_t from, size_t to
                     return 0;
                 continue;
             }
-            if (pass == 0 && i != top && b - a < 1 && luck > 1e-30)
-                luck *= b - a;
+            const double chance = b - a;
             if (b > Z4_GRID_MOST + 1)
                 b = Z4_GRID_MOST + 1;
             int c = (int)b, first = a <= 1 ? 1 : (int)a + (a > (double)(int)a);
@@ -399,6 +400,8 @@ static inline int z4_grid_narrow(const z4_grid_sample *t, size_t from, size_t to
                 continue;
             }
             double new_lo = lo, new_hi = hi;
+            if (pass == 0 && i != top && c == first && chance < 1 && luck > 1e-30)
+                luck *= chance;
             if (c == first) {
                 if ((double)c * lo < least)
                     new_lo = least / (double)c;
@@ -548,56 +551,117 @@ static inline void z4_grid_remember(z4_grid_hints *hints, int m)
     hints->m[0] = m;
 }
 
-/* With element `top` of the sample being m times the scale: narrow by the seed, then by all. */
-static inline int z4_grid_assume(int kind, z4_grid_sample *t, size_t top, int m, size_t from, size_t to, size_t budget,
+/* With element `top` of the sample being m times the scale: narrow by the seed, then by all. Returns how many
+ * elements miss, SIZE_MAX if that are too many. */
+static inline size_t z4_grid_assume(int kind, z4_grid_sample *t, size_t top, int m, size_t from, size_t to, size_t budget,
                                  z4_grid_interval *x, double *s)
 {
     x->lo = (t->v[top] - t->h[top]) / m;
     x->hi = (t->v[top] + t->h[top]) / m;
     if (!z4_grid_narrow(t, from, to, top, 0, x))
-        return 0;
+        return SIZE_MAX;
     if ((from > 0 || to < t->n) && !z4_grid_narrow(t, 0, t->n, top, budget, x))
-        return 0;
+        return SIZE_MAX;
     x->luck *= m; /* so many numbers were tried before */
-    return z4_grid_choose(kind, t, x, s) <= budget;
+    size_t bad = z4_grid_choose(kind, t, x, s);
+    return bad <= budget ? bad : SIZE_MAX;
 }
 
-/* Find a scale for a sample whose element 0 is the largest; 0 if there is none. */
+/* The mean number of a sample under the scale s; what is too large for a number does not count. */
+static inline double z4_grid_mean(const z4_grid_sample *t, double s)
+{
+    double sum = 0, most = s * (Z4_GRID_MOST + 1);
+    for (size_t i = 0; i < t->n; i++)
+        sum += t->v[i] < most ? t->v[i] * t->times[i] : 0;
+    return sum / s / (double)t->total;
+}
+
+/* About the logarithm to base 2, the same on every machine: linear between powers of two. */
+static inline double z4_grid_logarithm(double x)
+{
+    return (double)(int64_t)(z4_grid_bits64(x) >> 20) * 0x1p-32 - 1023;
+}
+
+/* About the bits of a sample under the scale s. */
+static inline double z4_grid_price(const z4_grid_sample *t, double s, size_t bad)
+{
+    return (double)bad * 24 + (double)t->total * z4_grid_logarithm(1 + z4_grid_mean(t, s));
+}
+
+typedef struct {
+    double s, price;
+    z4_grid_interval x;
+    int m;
+} z4_grid_found;
+
+/* The same for every number that the element `top` may have: the first that does, if it is better than `best`. */
+static inline void z4_grid_search(int kind, z4_grid_sample *t, size_t top, size_t from, size_t to, size_t budget,
+                                  z4_grid_found *best)
+{
+    z4_grid_interval x = {0, 0, 1};
+    double s = 0;
+    for (int m = 1; m <= Z4_GRID_MOST; m++) {
+        size_t bad = z4_grid_assume(kind, t, top, m, from, to, budget, &x, &s);
+        if (bad == SIZE_MAX)
+            continue;
+        double price = z4_grid_price(t, s, bad);
+        if (best->m == 0 || price < best->price) {
+            best->s = s;
+            best->price = price;
+            best->x = x;
+            best->m = m;
+        }
+        return;
+    }
+}
+
+/* The largest of magnitudes from .. to. */
+static inline size_t z4_grid_top(const z4_grid_sample *t, size_t from, size_t to)
+{
+    size_t top = from;
+    for (size_t i = from; i < to; i++)
+        if (t->v[i] > t->v[top])
+            top = i;
+    return top;
+}
+
+/* Find a scale for a sample; 0 if there is none. */
 static inline int z4_grid_solve(int kind, z4_grid_sample *t, z4_grid_hints *hints, z4_grid_interval *x, double *s)
 {
-    const size_t n = t->n, seed = n > 2 * Z4_GRID_SEED ? Z4_GRID_SEED : n, budget = t->total / 24;
+    const size_t n = t->n, budget = t->total / 24;
+    z4_grid_found best = {0, 0, {0, 0, 1}, 0};
+    size_t seed = t->frequent >= 3 && budget > 0 ? t->frequent : n;
+    if (seed > Z4_GRID_SEED && (budget > 0 || seed > 2 * Z4_GRID_SEED))
+        seed = Z4_GRID_SEED;
     for (int i = 0; i < Z4_GRID_HINTS && hints->m[i]; i++)
-        if (z4_grid_assume(kind, t, 0, hints->m[i], 0, seed, budget, x, s)) {
+        if (z4_grid_assume(kind, t, t->top, hints->m[i], 0, seed, budget, x, s) != SIZE_MAX) {
             z4_grid_remember(hints, hints->m[i]);
             return 1;
         }
-    for (int m = 1; m <= Z4_GRID_MOST; m++)
-        if (z4_grid_assume(kind, t, 0, m, 0, seed, budget, x, s)) {
-            z4_grid_remember(hints, m);
-            return 1;
+    z4_grid_search(kind, t, t->top, 0, seed, budget, &best);
+    if (budget == 0 || (best.m > 0 && t->top < seed)) {
+        if (best.m > 0)
+            z4_grid_remember(hints, best.m);
+    } else {
+        /* The largest element may be off the grid, or one of the seed: look at other seeds, and at the largest
+         * element of each. */
+        for (size_t from = 0; from < n && from < 3 * seed && (from == 0 || best.m == 0); from += seed) {
+            size_t to = from + seed < n ? from + seed : n, top = z4_grid_top(t, from, to);
+            if (to - from >= 3 && (from > 0 || top != t->top))
+                z4_grid_search(kind, t, top, from, to, budget, &best);
         }
-    if (budget == 0)
-        return 0;
-    /* With an element off the grid in the seed: is there a scale of the element's own type? */
-    for (int i = 0; i < Z4_GRID_HINTS && hints->m[i]; i++) {
-        z4_grid_interval first = {(t->v[0] - t->h[0]) / hints->m[i], (t->v[0] + t->h[0]) / hints->m[i], 1};
-        if (z4_grid_choose(kind, t, &first, s) <= budget) {
-            *x = first;
-            return 1;
+        /* With elements off the grid in all seeds: is there a scale of the element's own type? */
+        for (int i = 0; i < Z4_GRID_HINTS && hints->m[i] && best.m == 0; i++) {
+            double number = hints->m[i];
+            best.x.lo = (t->v[t->top] - t->h[t->top]) / number;
+            best.x.hi = (t->v[t->top] + t->h[t->top]) / number;
+            if (z4_grid_choose(kind, t, &best.x, &best.s) <= budget)
+                best.m = hints->m[i];
         }
     }
-    /* The largest element, or one of the seed, may be off the grid: other seeds, with largest elements of their own. */
-    const size_t part = n > 2 * Z4_GRID_SEED ? Z4_GRID_SEED : n / 3;
-    for (size_t from = 1; from <= 1 + 2 * part && from + part <= n; from += part) {
-        size_t top = from;
-        for (size_t i = from; i < from + part; i++)
-            if (t->v[i] > t->v[top])
-                top = i;
-        for (int m = 1; m <= Z4_GRID_MOST; m++)
-            if (z4_grid_assume(kind, t, top, m, from, from + part, budget, x, s))
-                return 1;
-    }
-    return 0;
+    *x = best.x;
+    *s = best.s;
+    return best.m > 0;
 }
 
 /* The largest finite magnitude among every `step`th of m elements. */
@@ -634,12 +698,32 @@ static inline void z4_grid_take(int kind, const uint8_t *src, size_t m, uint64_t
     z4_grid_add(t, kind, first);
     for (size_t k = 0; k < n; k++)
         z4_grid_add(t, kind, src + w * (step * k + k * rest / n));
+    /* What occurs again is on the grid if anything is: it moves to the front. */
+    t->top = t->frequent = 0;
+    t->times[0]--; /* counted twice if it is in the sample, and else not at all */
+    for (size_t k = 0; k < t->n; k++)
+        if (t->times[k] > 1) {
+            size_t to = t->frequent++;
+            double v = t->v[k], h = t->h[k];
+            uint32_t times = t->times[k];
+            uint8_t raw[8];
+            memcpy(raw, t->raw + w * k, w);
+            if (t->top == to)
+                t->top = k;
+            else if (t->top == k)
+                t->top = to;
+            t->v[k] = t->v[to], t->h[k] = t->h[to], t->times[k] = t->times[to];
+            memcpy(t->raw + w * k, t->raw + w * to, w);
+            t->v[to] = v, t->h[to] = h, t->times[to] = times;
+            memcpy(t->raw + w * to, raw, w);
+        }
 }
 
 enum { Z4_GRID_ZEROS, Z4_GRID_NONE, Z4_GRID_PERHAPS, Z4_GRID_SURE };
 
-/* Whether m elements are on one grid; perhaps, if they are too few or too alike to tell. */
-static inline int z4_grid_probe(int kind, const uint8_t *src, size_t m, z4_grid_sample *t)
+/* Whether m elements are on one grid; perhaps, if they are too few or too alike to tell. The mean of
+ * their numbers goes to *mean if there is a grid. */
+static inline int z4_grid_probe(int kind, const uint8_t *src, size_t m, z4_grid_sample *t, double *mean)
 {
     z4_grid_hints none = {{0, 0, 0, 0}};
     z4_grid_interval x = {0, 0, 1};
@@ -648,10 +732,11 @@ static inline int z4_grid_probe(int kind, const uint8_t *src, size_t m, z4_grid_
     if (largest == 0)
         return Z4_GRID_ZEROS;
     z4_grid_take(kind, src, m, largest, t);
-    if (t->n == 1) /* one magnitude again and again is a grid too */
-        return t->total > 8 ? Z4_GRID_SURE : Z4_GRID_PERHAPS;
     if (!z4_grid_solve(kind, t, &none, &x, &s))
         return Z4_GRID_NONE;
+    *mean = z4_grid_mean(t, s);
+    if (t->total >= 8 * t->n) /* few magnitudes again and again */
+        return Z4_GRID_SURE;
     return x.luck < 0x1p-12 ? Z4_GRID_SURE : Z4_GRID_PERHAPS;
 }
 
@@ -690,12 +775,12 @@ static inline size_t z4_grid_group(int kind, const uint8_t *src, size_t m, z4_gr
     double s = *scale;
     uint64_t largest = z4_grid_largest(kind, src, m, 1);
     if (largest == 0) /* zeros need no scale of their own */
-        return z4_grid_try(kind, src, m, s, ks);
+        return z4_grid_try(kind, src, m, *scale, ks);
     if (m <= Z4_GRID_SAMPLE && z4_grid_guess(kind, src, m, largest, hints, scale, ks))
         return 0;
     z4_grid_take(kind, src, m, largest, t);
     if (!z4_grid_solve(kind, t, hints, &x, &s))
-        return z4_grid_try(kind, src, m, s, ks);
+        return z4_grid_try(kind, src, m, *scale, ks);
     size_t bad = z4_grid_try(kind, src, m, s, ks);
     for (int round = 0; round < 4 && bad > 0 && m > Z4_GRID_SAMPLE; round++) {
         /* What the sample did not show: elements that narrow the interval further. */
