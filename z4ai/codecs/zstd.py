@@ -31,7 +31,7 @@ def encode(content: memoryview, level: int, *, long: bool = False) -> bytes:
         Level of the library.
     long : bool
         Look for long matches at any distance within the content, beside those that the level finds
-        in its own window. Takes about a quarter longer, and the decoder keeps all of the content.
+        in its own window. Takes up to a third longer.
     """
     if long:
         reach = max(content.nbytes - 1, 0).bit_length()
