@@ -171,6 +171,15 @@ def test_copies_of_copies_come_from_the_first() -> None:
     assert len(content) - sum(copy.nbytes for copy in copies) <= 60_000 + 4 * 77
 
 
+@pytest.mark.parametrize("tail", [1, 40, 100, 300])
+def test_a_source_does_not_reach_back_into_a_copy(tail: int) -> None:
+    for seed in range(4):
+        a, c = noise(9000, 10 + seed), noise(9000, 20 + seed)
+        parts = [a, noise(99, 1), a, c, noise(99, 2), a[-tail:], c]
+        copies = check(np.concatenate(parts))
+        assert 17_500 <= sum(copy.nbytes for copy in copies) <= 18_000 + tail
+
+
 @pytest.mark.parametrize("isa", repeats.variants())
 def test_every_offset_and_length(isa: str) -> None:
     shared = noise(3000, 1)
@@ -221,6 +230,18 @@ def test_sparse_content_is_left_alone() -> None:
     at = rng(1).integers(0, len(content), 2000)
     content[at] = rng(2).integers(1, 3, 2000)
     assert check(content) == []
+
+
+def test_runs_around_something_equal_are_left_alone() -> None:
+    """Each match is longer than a copy must be, but there is little in it."""
+    for seed in range(8):
+        content = np.zeros(250_000, np.uint8)
+        motif = noise(200, seed)
+        at = 0
+        for gap in rng(seed).integers(3000, 9000, 24):
+            at += int(gap)
+            content[at : at + 200] = motif
+        assert check(content) == []
 
 
 def test_copies_below_the_minimum_are_left_alone() -> None:

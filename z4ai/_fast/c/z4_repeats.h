@@ -184,8 +184,9 @@ static size_t z4_copies_count(const uint8_t *src, size_t nbytes)
     return (size_t)k;
 }
 
-/* Read as many copies as z4_copies_count says, and check them. Every sum is bounded by
- * content_nbytes, below 2^63, before it is made: none wraps around. */
+/* Read as many copies as z4_copies_count says, and check them. The end of a copy is bounded by
+ * content_nbytes, below 2^63, before it is computed. A source below zero wraps around to above 2^63,
+ * and so is refused as one that does not lie before its copy. */
 static int z4_copies_read(const uint8_t *src, size_t nbytes, uint64_t content_nbytes,
                           z4_copy *copies, size_t *bad)
 {
@@ -201,7 +202,7 @@ static int z4_copies_read(const uint8_t *src, size_t nbytes, uint64_t content_nb
     if (k > (nbytes - pos) / 3)
         return Z4_COPIES_VARINT;
     for (i = 0; i < k; i++) {
-        uint64_t gap, excess, step, guess, d;
+        uint64_t gap, excess, step, guess;
         *bad = i;
         if (z4_copies_get(src, nbytes, &pos, &gap) || z4_copies_get(src, nbytes, &pos, &excess) ||
             z4_copies_get(src, nbytes, &pos, &step))
@@ -211,13 +212,8 @@ static int z4_copies_read(const uint8_t *src, size_t nbytes, uint64_t content_nb
             return Z4_COPIES_END;
         copies[i].dst = end + gap;
         copies[i].nbytes = excess + Z4_COPY_MIN_NBYTES;
-        guess = source_end + gap; /* not behind dst: no source ends behind the end of its copy */
-        d = step >> 1;
-        if (step & 1 ? d + 1 > guess : d > copies[i].dst - guess)
-            return Z4_COPIES_SOURCE;
-        copies[i].src = step & 1 ? guess - d - 1 : guess + d;
-        if (copies[i].nbytes > copies[i].dst - copies[i].src)
-            return Z4_COPIES_SOURCE;
+        guess = source_end + gap;
+        copies[i].src = step & 1 ? guess - (step >> 1) - 1 : guess + (step >> 1);
         end = copies[i].dst + copies[i].nbytes;
         source_end = copies[i].src + copies[i].nbytes;
     }
