@@ -330,7 +330,7 @@ def _floor_of(symbols: NDArray[np.uint8]) -> int:
     counts = np.bincount(symbols, minlength=256)
     counts[0] = 0
     total = np.cumsum(counts)
-    return int(np.searchsorted(total, total[-1] // 64, side="right"))
+    return min(int(np.searchsorted(total, total[-1] // 64, side="right")), 254)
 
 
 def _views(shape: tuple[int, ...] | None, n: int, *, thorough: bool) -> Iterator[_View]:

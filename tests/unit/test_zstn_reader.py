@@ -394,7 +394,7 @@ def test_a_slice_decodes_the_chunks_it_needs(
     packed, array = tall
     (tmp_path / "f").write_bytes(packed)
     decoded = 0
-    honest = zstn_decode.run.decode_run
+    honest = zstn_decode.decode_jobs
 
     def counting(encoded: Any, content: Any, jobs: Any, *rest: Any, **options: Any) -> None:
         nonlocal decoded

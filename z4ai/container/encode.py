@@ -153,6 +153,7 @@ class FrameWaves:
         in_place = content is not None and self._sink.in_place
         self._room = IN_PLACE_WAVE_NBYTES if in_place else self._wave
         done = 0
+        chunk_nbytes = plan.chunk_nbytes
         encoder = None
         alone = False
         while True:
@@ -174,6 +175,8 @@ class FrameWaves:
                 plan = adapt_plan(
                     plan, sample, dtype, rows, nbytes=nbytes if copies is None else None
                 )
+                if take < nbytes and take % plan.chunk_nbytes:
+                    plan = plan._replace(stages=(), chunk_nbytes=chunk_nbytes)
                 alone = bool(plan.stages) or plan.zstd_levels != self._levels
                 alone = alone or copies is not None
                 if alone:
@@ -196,7 +199,7 @@ class FrameWaves:
 
     def _take(self, nbytes: int, plan: Plan) -> int:
         """Content of the frame that goes into this wave, or into the next if none fits."""
-        largest = max(plan.chunk_nbytes, PART_CHUNK_NBYTES)
+        largest = max(plan.chunk_nbytes, min(PART_CHUNK_NBYTES, self._room))
         room = self._room - self._fill
         if nbytes <= room:
             return nbytes
@@ -318,6 +321,10 @@ def _sample(
     read_into: Callable[[int, memoryview], None] | None,
 ) -> NDArray[np.uint8]:
     """Read stretches of whole rows, spread over content that is not held in memory at once."""
+    if nbytes <= _SAMPLE_NBYTES and read_into is not None:
+        sample = np.empty(nbytes, np.uint8)
+        read_into(0, sample.data)
+        return sample
     row_nbytes = nbytes // shape[0] if shape and shape[0] and nbytes % shape[0] == 0 else 0
     if row_nbytes == 0 or row_nbytes > _SAMPLE_NBYTES // _SAMPLES or row_nbytes % dtype.width:
         row_nbytes = dtype.width
