@@ -158,6 +158,20 @@ def test_scales_of_binary32(name: str, case: tuple[str, int, int, int | None]) -
     assert len(split.parts[0].content) == split.parts[0].dtype.width * s.size
 
 
+def test_integers_that_a_sample_does_not_show() -> None:
+    """They narrow the scale further; a scale that only the sample agrees with is not enough."""
+    for seed in range(20):
+        q = np.rint(gauss(64 * ROW, seed) * 40).astype(np.int32).clip(-2, 2)
+        q[1::4096], q[2::4096], q[3::4096] = 5, -7, 3  # a sample of 1,024 takes every 64th
+        scale = np.float32(0.0157 + seed * 1.37e-5)
+        elements = (q * scale).astype(np.float32).astype(NUMPY["bf16"])
+        split = check(raw(elements), resolve("bf16"), ROW)
+        assert split is not None
+        assert len(split.parts[0].content) in (2, 4)
+        assert not split.params[0] & grid.EXCEPTIONS
+        assert (split.parts[1].content.astype(np.int32) - split.params[1] == q).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_clipped_and_asymmetric_integers(name: str) -> None:
     """Groups whose largest integer is not always the same; integers of which none is negative."""

@@ -105,7 +105,7 @@ def split(content: NDArray[np.uint8], dtype: DType, row: int, first: int) -> Spl
     n = len(content) // dtype.width
     finest = _layout(row, first, min(_SMALLEST_GROUP, row) if row else _SMALLEST_GROUP)
     sure, perhaps, none, _ = structure.grid_probe(content, kind, _windows(finest, n))
-    if none >= max(sure + perhaps, 1):
+    if none >= sure + perhaps:
         return None
     for layout in _promising(content, dtype, row, first)[:_ATTEMPTS]:
         found = structure.grid_split(content, kind, *layout.checked(n))
@@ -127,7 +127,7 @@ def _promising(content: NDArray[np.uint8], dtype: DType, row: int, first: int) -
     for layout in _layouts(row, first, n):
         sure, perhaps, none, size = structure.grid_probe(content, kind, _windows(layout, n))
         # A scale for the chunk costs nothing: it may fit by chance, if the elements are few enough.
-        if (sure == 0 and layout != _ONE_SCALE) or 3 * none > sure + perhaps:
+        if 3 * none >= sure + perhaps or (sure == 0 and layout != _ONE_SCALE):
             continue
         _, _, group = layout.checked(n)
         cost = size + 8 * dtype.width / group

@@ -785,12 +785,12 @@ static inline size_t z4_grid_group(int kind, const uint8_t *src, size_t m, z4_gr
     for (int round = 0; round < 4 && bad > 0 && m > Z4_GRID_SAMPLE; round++) {
         /* What the sample did not show: elements that narrow the interval further. */
         double again = s;
-        z4_grid_clear(t, Z4_GRID_SAMPLE);
-        for (size_t i = 0; i < m && t->total < Z4_GRID_SAMPLE; i++)
-            if (ks[i] == Z4_GRID_EXCEPTION)
+        for (size_t i = 0, seen = 0; i < m && seen < Z4_GRID_SAMPLE && t->n < Z4_GRID_SAMPLE; i++)
+            if (ks[i] == Z4_GRID_EXCEPTION) {
                 z4_grid_add(t, kind, src + w * i);
-        if (t->n == 0 || !z4_grid_narrow(t, 0, t->n, SIZE_MAX, t->total / 2, &x) ||
-            z4_grid_choose(kind, t, &x, &again) >= t->total)
+                seen++;
+            }
+        if (!z4_grid_narrow(t, 0, t->n, SIZE_MAX, t->total / 2, &x) || z4_grid_choose(kind, t, &x, &again) == SIZE_MAX)
             break;
         size_t now = z4_grid_try(kind, src, m, again, ks);
         if (now >= bad) {
