@@ -17,8 +17,10 @@ Copies = NDArray[np.uint64]
 KIND = 2  # of the table record
 
 
-def find(content: NDArray[np.uint8], width: int) -> Copies:
+def find(content: NDArray[np.uint8], width: int, *, thorough: bool = False) -> Copies:
     """Return the ranges of a content that occurred before, as a legal list.
+
+    A glance at a sixteenth of the content decides whether all of it is searched.
 
     Parameters
     ----------
@@ -26,8 +28,10 @@ def find(content: NDArray[np.uint8], width: int) -> Copies:
         Flat and contiguous.
     width
         Bytes of an element, or of a row: what is not copied keeps its place within it.
+    thorough
+        Search without a glance first, which costs ten times as much.
     """
-    return repeats.find(content, width=width)
+    return repeats.find(content, width=width, thorough=thorough)
 
 
 def dense(content: NDArray[np.uint8], copies: Copies) -> NDArray[np.uint8]:

@@ -49,13 +49,16 @@ def triples(copies: np.ndarray) -> list[reference.Copy]:
 
 def find(content: np.ndarray, *, width: int = 1, min_nbytes: int = 1024) -> list[reference.Copy]:
     """Find with every variant; all must agree, and what they find must be true."""
-    found = {
-        isa: triples(repeats.find(content, width=width, min_nbytes=min_nbytes, isa=isa))
-        for isa in repeats.variants()
-    }
-    copies = triples(repeats.find(content, width=width, min_nbytes=min_nbytes))
-    for isa, others in found.items():
+    options = {"width": width, "min_nbytes": min_nbytes}
+    copies = triples(repeats.find(content, thorough=True, **options))
+    met = repeats.probe(content, min_nbytes=min_nbytes)
+    small = len(content) < repeats.WHOLE_NBYTES
+    for isa in repeats.variants():
+        others = triples(repeats.find(content, thorough=True, isa=isa, **options))
         assert others == copies, f"{isa} finds something else"
+        assert repeats.probe(content, min_nbytes=min_nbytes, isa=isa) == met, isa
+        others = triples(repeats.find(content, isa=isa, **options))
+        assert others == (copies if met or small else []), f"{isa} is not guided by the probe"
     reference.check(copies, len(content))
     for dst, src, nbytes in copies:
         assert nbytes >= min_nbytes
@@ -136,18 +139,32 @@ def test_tied_layers_far_apart() -> None:
     assert copies[0].nbytes == 2 * MIB - 2
 
 
-def test_how_often_64_kib_are_met_in_64_mib() -> None:
-    content = bf16(64 * MIB, 4)
+@pytest.mark.parametrize(
+    ("content_kib", "repeat_kib", "tries", "least"),
+    [
+        (64 * 1024, 64, 40, 32),
+        (64 * 1024, 192, 40, 39),
+        (2048, 128, 100, 97),
+        (256, 64, 100, 92),
+        (128, 64, 100, 98),
+        (64, 32, 100, 97),
+    ],
+)
+def test_how_often_a_repeat_is_met(
+    content_kib: int, repeat_kib: int, tries: int, least: int
+) -> None:
+    n, m = content_kib << 10, repeat_kib << 10
+    content = bf16(n, 4)
     places = rng(5)
     met = 0
-    for _ in range(40):
-        src, dst = sorted(int(p) for p in places.integers(0, 63 * MIB, 2))
-        dst = max(dst, src + 65536)
-        before = content[dst : dst + 65536].copy()
-        content[dst : dst + 65536] = content[src : src + 65536]
+    for _ in range(tries):
+        src = int(places.integers(0, n - 2 * m + 1))
+        dst = int(places.integers(src + m, n - m + 1))
+        before = content[dst : dst + m].copy()
+        content[dst : dst + m] = content[src : src + m]
         met += repeats.probe(content)
-        content[dst : dst + 65536] = before
-    assert met >= 32, f"the probe met {met} of 40 repeats"
+        content[dst : dst + m] = before
+    assert met >= least, f"the probe met {met} of {tries} repeats"
     assert not repeats.probe(content)
 
 
@@ -188,7 +205,7 @@ def test_every_offset_and_length(isa: str) -> None:
         content = np.concatenate(
             [noise(500 + k, 2), shared[:nbytes], noise(k, 3), shared[:nbytes], noise(3 * k, 4)]
         )
-        copies = triples(repeats.find(content, isa=isa))
+        copies = triples(repeats.find(content, thorough=True, isa=isa))
         assert len(copies) <= 1
         for dst, src, n in copies:
             assert n >= nbytes

@@ -190,12 +190,12 @@ def probe(const uint8_t[::1] content, *, size_t min_nbytes=1024, isa=None) -> bo
 
 
 def find(
-    const uint8_t[::1] content, *, size_t width=1, size_t min_nbytes=1024, isa=None
+    const uint8_t[::1] content, *, size_t width=1, size_t min_nbytes=1024, bint thorough=False,
+    isa=None
 ) -> np.ndarray:
     """Find ranges of a content that occurred before.
 
-    Small buffers are searched as a whole. Of others a sixteenth is looked at first, and the rest
-    only if that meets a repeat.
+    A sixteenth of it is looked at first, and the rest only if that meets a repeat.
 
     Parameters
     ----------
@@ -207,6 +207,8 @@ def find(
     min_nbytes : int
         The shortest copy, ``MIN_NBYTES`` at least. What is shorter than the default saves little
         more than it costs.
+    thorough : bool
+        Do not ask `probe` first, whatever the size.
     isa : str, optional
         Variant to run, one of `variants()`; all find the same.
 
@@ -221,7 +223,7 @@ def find(
     _begin(&s, content, width, min_nbytes)
     if s.n < 2 * min_nbytes or <uint64_t> s.n >= Z4_REPEATS_MAX_NBYTES:
         return np.empty((0, 3), np.uint64)
-    if s.n >= Z4_WHOLE_NBYTES and _worth(impl, &s) == 0:
+    if not thorough and s.n >= Z4_WHOLE_NBYTES and _worth(impl, &s) == 0:
         return np.empty((0, 3), np.uint64)
     s.bits = z4_search_bits(s.n)
     s.capacity = min(s.n // min_nbytes, Z4_COPY_MAX_COUNT)

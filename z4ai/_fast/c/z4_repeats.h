@@ -509,6 +509,8 @@ Z4_INLINE size_t z4_search_enter(z4_search *s, size_t p, uint64_t hash)
 /* Places of windows in a period. Differences of two are every number below the period, once each:
  * whatever the distance of two equal ranges, some pair of windows sees the same bytes of both. */
 #define Z4_PROBE_WINDOW 256u
+#define Z4_PROBE_WINDOW_SMALL 64u /* small buffers have room for few windows, and are in a cache */
+#define Z4_SMALL_NBYTES ((uint64_t)1 << 20)
 #define Z4_PROBE_WINDOWS 17u
 #define Z4_PROBE_PERIOD 273u
 static const uint16_t Z4_PROBE_AT[Z4_PROBE_WINDOWS] = {0,   62,  82,  101, 106, 112, 114, 141, 148,
@@ -520,12 +522,12 @@ static const uint16_t Z4_PROBE_AT[Z4_PROBE_WINDOWS] = {0,   62,  82,  101, 106, 
 #define Z4_SEARCH_STRIDE ((size_t)2048) /* positions whose anchors are looked up at once */
 #define Z4_SEARCH_TABLE ((uint64_t)1 << 22)
 #define Z4_SEARCH_TABLE_MAX ((uint64_t)1 << 26)
-#define Z4_WHOLE_NBYTES ((size_t)1 << 18) /* below this there is no probe */
+#define Z4_WHOLE_NBYTES ((size_t)1 << 15) /* below this there is no probe */
 
 /* log2 of how rare anchors are. */
 Z4_INLINE unsigned z4_probe_density(uint64_t n)
 {
-    unsigned k = Z4_PROBE_DENSITY;
+    unsigned k = n < Z4_SMALL_NBYTES / 4 ? Z4_PROBE_DENSITY - 1 : Z4_PROBE_DENSITY;
     while (k < 16 && n >> (4 + k) > (uint64_t)1 << Z4_PROBE_ANCHORS_LOG2)
         k++;
     return k;
@@ -595,24 +597,25 @@ Z4_INLINE int z4_probe(z4_search *s, z4_anchor_mask *mask)
 {
     const uint16_t limit = (uint16_t)(65536u >> z4_probe_density(s->n));
     const uint64_t wanted = s->n >> 12;
-    const size_t end = z4_anchor_end(s->n), period = (size_t)Z4_PROBE_PERIOD * Z4_PROBE_WINDOW;
+    const size_t window = s->n < Z4_SMALL_NBYTES ? Z4_PROBE_WINDOW_SMALL : Z4_PROBE_WINDOW;
+    const size_t end = z4_anchor_end(s->n), period = Z4_PROBE_PERIOD * window;
     uint64_t found = 0;
     z4_anchors a;
-    size_t base;
-    unsigned w, i;
+    size_t base, i;
+    unsigned w;
     a.count = 0;
     for (base = 0; base < end; base += period) {
         for (w = 0; w < Z4_PROBE_WINDOWS; w++) {
             const unsigned v = w + Z4_PROBE_AHEAD;
-            const size_t at = base + (size_t)Z4_PROBE_AT[w] * Z4_PROBE_WINDOW;
+            const size_t at = base + Z4_PROBE_AT[w] * window;
             const size_t ahead = (v < Z4_PROBE_WINDOWS ? base : base + period) +
-                                 (size_t)Z4_PROBE_AT[v % Z4_PROBE_WINDOWS] * Z4_PROBE_WINDOW;
-            if (at + Z4_PROBE_WINDOW > end)
+                                 Z4_PROBE_AT[v % Z4_PROBE_WINDOWS] * window;
+            if (at + window > end)
                 break;
-            if (ahead + Z4_PROBE_WINDOW < end)
-                for (i = 0; i <= Z4_PROBE_WINDOW; i += 64)
+            if (ahead + window < end)
+                for (i = 0; i <= window; i += 64)
                     z4_prefetch(s->content + ahead + i);
-            for (i = 0; i < Z4_PROBE_WINDOW; i += Z4_ANCHOR_BLOCK)
+            for (i = 0; i < window; i += Z4_ANCHOR_BLOCK)
                 z4_anchors_take(at + i, mask(s->content + at + i, limit), &a);
             if (a.count > Z4_ANCHORS - Z4_ANCHORS_A_BLOCK * (Z4_PROBE_WINDOW / Z4_ANCHOR_BLOCK) &&
                 z4_probe_look(s, &a, &found, wanted))
