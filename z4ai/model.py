@@ -322,7 +322,7 @@ class _Sampler:
         # Of the windows that hold the most, the one with two octaves to spare above.
         wanted = max(0, int(top[-1]) + 8 - _WINDOW)
         full = np.flatnonzero(within == within.max())
-        return int(full[np.argmin(np.abs(full - wanted))]) - 1 if len(full) else 0
+        return max(0, int(full[np.argmin(np.abs(full - wanted))]) - 1) if len(full) else 0
 
 
 def _floor_of(symbols: NDArray[np.uint8]) -> int:
