@@ -15,7 +15,7 @@ import z4ai
 from z4ai import frame
 from z4ai._fast import chunks
 from z4ai._reference import planes
-from z4ai.decoder import index_of_buffer, jobs_of_chunks
+from z4ai.decoder import index_of_buffer, jobs_of_chunks, models_of
 from z4ai.dtypes import resolve
 from z4ai.encoder import FrameEncoder
 from z4ai.options import Limits
@@ -87,7 +87,10 @@ def decode(blob: bytes, *, threads: int = 1, isa: str | None = None) -> bytes:
     jobs = jobs_of_chunks(buf, index, 0, index.n_chunks)
     room: npt.NDArray[np.uint8] = np.full(index.content_nbytes + 64, 0xA5, np.uint8)
     raw = jobs.view(np.uint8)
-    ok = chunks.decode(np.frombuffer(blob, np.uint8), room[:-64], raw, threads, isa=isa)
+    models = models_of([index])
+    ok = chunks.decode(
+        np.frombuffer(blob, np.uint8), room[:-64], raw, threads, isa=isa, models=models
+    )
     assert ok, f"status {jobs['status'].tolist()}"
     assert (room[-64:] == 0xA5).all(), "the decoder wrote behind its output"
     return room[:-64].tobytes()

@@ -17,38 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_writer import Parts, varint, write_array, write_frame, zstd
+from symbols_cases import BASES, CODECS, DTYPES, MODELS, encode, model_for, weights
 from symbols_writer import KINDS, Model, fields, fit, pack, remainders, table
 
 from z4ai._reference import contexts, decode_array, decode_frame, parse_header, symbols
-
-DTYPES = {
-    "symbols1": "fp8_e4m3",
-    "symbols2": "bf16",
-    "symbols2h": "fp16",
-    "symbols4": "fp32",
-    "symbols8": "fp64",
-}
-BASES = {"symbols1": 0, "symbols2": 250, "symbols2h": 0, "symbols4": 250, "symbols8": 1900}
-CODECS = ["store", "zstd", "brotli"]
-
-
-def weights(n: int, transform: str, seed: int = 1) -> bytes:
-    """Gaussian weights of the type that a transform is meant for, some of them zero."""
-    x = np.random.default_rng(seed).standard_normal(n) * 0.02
-    x[::7] = 0
-    if transform == "symbols1":
-        return np.rint(x * 1000).astype(np.int8).tobytes()
-    if transform == "symbols2":
-        return (x.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
-    width = KINDS[transform].width
-    return x.astype(f"<f{width}").tobytes()
-
-
-def encode(content: bytes, transform: str = "symbols2", **options: Any) -> bytes:
-    codecs = options.pop("codecs", "store")
-    model = options.pop("model", Model(base=BASES[transform]))
-    dtype = options.pop("dtype", DTYPES[transform])
-    return write_frame(content, dtype=dtype, plans=[(transform, codecs)], model=model, **options)
 
 
 def comes_back(content: bytes, *args: Any, **options: Any) -> None:
@@ -93,70 +65,10 @@ def test_every_transform_length_and_codec_comes_back(
                 )
 
 
-MODELS: dict[str, Model] = {
-    "one table": Model(),
-    "one table, parameters written": Model(full_params=True),
-    "rows": Model(period=16, rows=lambda row, _: row % 5, contexts=4),
-    "rows of an odd length": Model(period=37, rows=lambda row, _: row % 9, contexts=9),
-    "rows longer than all": Model(period=2**32 - 1, rows=[3], contexts=5),
-    "columns": Model(period=24, columns=[c % 7 for c in range(24)], contexts=7),
-    "columns, one in a row": Model(period=1, columns=[5], contexts=7),
-    "columns, three lanes of classes": Model(period=2500, columns=[1] * 2500, contexts=2),
-    "rows and columns": Model(
-        period=20, rows=lambda row, _: row % 4, columns=[c // 5 for c in range(20)], contexts=7
-    ),
-    "one context for all classes": Model(period=16, rows=lambda row, _: row % 128),
-    "contexts cut off": Model(period=16, rows=lambda row, _: 127 - row % 9, contexts=3),
-    "contexts that nothing has": Model(period=16, rows=lambda row, _: 63 * (row % 2), contexts=64),
-    "rows told otherwise by each chunk": Model(
-        period=100,
-        rows=lambda row, first: (row + first) % 3,
-        contexts=3,
-        every_symbol=True,
-    ),
-    "highest classes": Model(period=16, rows=lambda row, _: 127, columns=[127] * 16, contexts=64),
-    "rare": Model(rare=range(40), escape=3),
-    "rare, the escape an unused symbol": Model(rare=range(40), escape=254),
-    "rare, the escape that of raw fields": Model(rare=range(40), escape=255, raw=range(490, 494)),
-    "rare, but none is": Model(rare=(), escape=254),
-    "everything rare": Model(rare=range(256), escape=255),
-    "raw fields": Model(raw=range(480, 500)),
-    "raw fields, all of them": Model(raw=range(1024)),
-    "raw fields, zero too": Model(raw=[0]),
-    "zero has the symbol of the base": Model(base=65526, zero_by_base=True),
-    "every symbol has a frequency": Model(every_symbol=True),
-    **{f"precision {p}": Model(precision=p) for p in range(2, 6)},
-    **{
-        f"shift {s}": Model(
-            shift=s,
-            period=30,
-            rows=lambda row, _: 3 * row,
-            columns=[4 * c for c in range(30)],
-            contexts=64,
-        )
-        for s in range(8)
-    },
-    "all at once": Model(
-        shift=1,
-        period=50,
-        rows=lambda row, _: row % 30,
-        columns=[c % 3 for c in range(50)],
-        contexts=11,
-        rare=range(230, 250),
-        escape=255,
-        raw=range(490, 494),
-    ),
-}
-
-
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("transform", ["symbols1", "symbols2"])
 def test_every_choice_of_a_model_comes_back(name: str, transform: str) -> None:
-    model = MODELS[name]
-    if transform != "symbols1" and not model.base:
-        model = Model(**{**model.__dict__, "base": 250})
-    if transform == "symbols1":
-        model = Model(**{**model.__dict__, "base": 0})
+    model = model_for(name, transform)
     content = weights(1000, transform) + b"x" * (KINDS[transform].width - 1)
     for chunk_nbytes in [1 << 20, 160 * KINDS[transform].width]:
         comes_back(content, transform, model=model, chunk_nbytes=chunk_nbytes)
@@ -167,8 +79,7 @@ def test_the_models_above_are_what_they_are_called() -> None:
     content = weights(1000, "symbols2")
 
     def params_of(name: str) -> symbols.Params:
-        model = Model(**{**MODELS[name].__dict__, "base": 250})
-        (chunk,) = decode_frame(encode(content, model=model)).chunks
+        (chunk,) = decode_frame(encode(content, model=model_for(name, "symbols2"))).chunks
         return symbols.parse_params(chunk.params)
 
     assert params_of("one table") == (0, 0, 0, 0)
