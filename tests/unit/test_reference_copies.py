@@ -69,13 +69,15 @@ def test_an_array_has_the_shape_of_all_of_its_content() -> None:
     refused(with_copies(dtype="uint8", shape=(156,)), "does not have 256 bytes")
 
 
-def test_a_part_may_have_copies() -> None:
-    frame = write_frame(
-        CONTENT,
-        dtype="uint8",
-        plans=[("zeros", Parts(b"\0", [write_frame(b"\xff" * 32), with_copies()], 1))],
-    )
-    assert decode_frame(frame).content == CONTENT
+def test_a_part_has_no_copies() -> None:
+    def zeros(part: bytes) -> bytes:
+        bitmap = write_frame(b"\xff" * 32)
+        return write_frame(
+            CONTENT, dtype="uint8", plans=[("zeros", Parts(b"\0", [bitmap, part], 1))]
+        )
+
+    assert decode_frame(zeros(write_frame(CONTENT))).content == CONTENT
+    refused(zeros(with_copies()), "a part with copies")
 
 
 @pytest.mark.parametrize(

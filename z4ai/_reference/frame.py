@@ -547,6 +547,8 @@ def _decode_part(stream: Stream, depth: int) -> bytes:
     for flag in ("array", "streamed", "big_endian"):
         if getattr(header, flag):
             raise ValueError(f"a part with flag {flag}")
+    if header.copies:
+        raise ValueError("a part with copies")
     return _decode_frame(stream.encoded, True, depth).content
 
 
