@@ -1,6 +1,6 @@
 # cython: language_level=3
 # cython: freethreading_compatible=True
-"""Grids and palettes: the binding of ``c/z4_grid.h`` and ``c/z4_palette.h``."""
+"""Grids and palettes: the binding of ``c/z4_grid_find.h`` and ``c/z4_palette.h``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport SIZE_MAX, int16_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-cdef extern from "z4_grid.h" nogil:
+cdef extern from "z4_grid_find.h" nogil:
     enum:
         Z4_OK
         Z4_GRID_BF16
