@@ -23,8 +23,8 @@ from typing import Any
 
 from bench.rivals import Sample
 
-__all__ = ["MIN_ROUNDS", "Comparison", "Row", "beaten_by", "input_file", "machine"]
-__all__ += ["print_comparisons", "print_markdown", "print_rows", "print_table"]
+__all__ = ["MIN_ROUNDS", "Comparison", "Row", "beaten_by", "input_file", "into_option"]
+__all__ += ["machine", "print_comparisons", "print_markdown", "print_rows", "print_table"]
 __all__ += ["rounds_option", "take_turns", "write_json"]
 
 MIN_ROUNDS = 7
@@ -184,13 +184,34 @@ def beaten_by(size: int, rivals: dict[str, int]) -> list[str]:
     return [f"{size / rivals[best] - 1:.2%} larger than {best}"]
 
 
-def print_markdown(head: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print a table for a page of documentation."""
-    if title:
-        print(f"\n{title}\n")
-    for line in (head, ["---"] * len(head), *lines):
-        print("| " + " | ".join(line) + " |")
+def print_markdown(
+    head: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    name: str = "",
+    into: Path | None = None,
+) -> None:
+    """Print a table for a page of documentation; put it `into` the page where it says `name`.
+
+    The page says so by two lines, ``<!-- table: NAME -->`` and ``<!-- end -->``.
+    """
+    rows = (head, ["---"] * len(head), *lines)
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    print(f"\n{table}")
     sys.stdout.flush()
+    if into is None:
+        return
+    begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+    text = into.read_text(encoding="utf-8")
+    before, mark, rest = text.partition(begin)
+    _, close, after = rest.partition(end)
+    if not mark or not close:
+        raise SystemExit(f"{into} has no lines {begin.strip()!r} and {end!r}")
+    into.write_text(f"{before}{mark}{table}\n{close}{after}", encoding="utf-8")
+
+
+def into_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--into``."""
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="put the table there too")
 
 
 def print_rows(rows: Sequence[Row], title: str = "") -> None:

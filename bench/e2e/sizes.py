@@ -142,6 +142,7 @@ def main() -> int:
     parser.add_argument("--names", default=",".join(RIVALS), help="rivals to measure")
     parser.add_argument("--only", default="*", help="glob of file names, without the suffix")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    measure.into_option(parser)
     rivals.add_options(parser)
     args = parser.parse_args()
     tiers = [tier for tier in args.tiers.split(",") if tier]
@@ -162,7 +163,9 @@ def main() -> int:
             rows.append(row_of(file, ours, cache.sizes(keys[file.name])))
             print(json.dumps(rows[-1]), file=sys.stderr)
     head = ["file", "content", *RIVALS, "smallest rival", *(f"z4ai {t}" for t in tiers)]
-    measure.print_markdown([*head, "at least", "verdict"], [cells_of(r, tiers) for r in rows])
+    head += ["at least", "verdict"]
+    lines = [cells_of(row, tiers) for row in rows]
+    measure.print_markdown(head, lines, "sizes", args.into)
     measure.write_json(args.json, {"benchmark": "sizes", "rows": rows})
     return int(any(row["wrong"] for row in rows))
 

@@ -105,6 +105,7 @@ def main() -> int:
     parser.add_argument("--measure-only", action="store_true", help="fill the cache, no table")
     parser.add_argument("--names", default=",".join(RIVALS), help="rivals to measure")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    measure.into_option(parser)
     rivals.add_options(parser)
     args = parser.parse_args()
     names = [name for name in structured.INPUTS if fnmatch.fnmatch(name, args.only)]
@@ -127,7 +128,9 @@ def main() -> int:
     cache.close()
     head = ["input", "bound, B", f"z4ai {args.effort}, B", "over the bound", "ratio of the bound"]
     head += ["ratio", "at least", "smallest rival", "encode GB/s", "decode GB/s", "verdict"]
-    measure.print_markdown(head, [cells_of(row) for row in rows])
+    if not args.measure_only:
+        lines = [cells_of(row) for row in rows]
+        measure.print_markdown(head, lines, "structure", args.into)
     measure.write_json(args.json, {"benchmark": "structure", "rows": rows})
     return int(any(row["wrong"] for row in rows))
 

@@ -69,6 +69,19 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
         if name in rows[op] and ZIPNN in rows[op]
     ]
     measure.print_comparisons(comparisons)
+    by_label = {c.label: c for c in comparisons}
+    table = []
+    for name, *_ in LANES:
+        cells = [name]
+        for op in ("decode", "encode"):
+            c = by_label.get(f"{op}, {name} / ZipNN")
+            cells.append(f"{rows[op][name].best:.2f}" if name in rows[op] else "–")
+            cells.append(f"{c.best:.2f}, {c.paired:.2f}" if c else "–")
+            cells.append("–" if c is None or c.goal is None else f"{c.goal:g}")
+        table.append(cells)
+    head = ["tier", "decode GB/s", "/ ZipNN: of best, paired", "at least"]
+    head += ["encode GB/s", "/ ZipNN: of best, paired", "at least"]
+    measure.print_markdown(head, table, "tiers", args.into)
     sizes = {name: row.encoded_nbytes for name, row in rows["encode"].items()}
     lines = [[name, str(size), f"{total / size:.4f}"] for name, size in sizes.items()]
     measure.print_table(["sizes", "bytes", "ratio"], lines, " ")
@@ -116,7 +129,7 @@ def of_files(args: argparse.Namespace) -> list[dict[str, Any]]:
         lines.append(cells)
     head = ["file", "default, B", "max, B", "smaller by", "encode, s", "max", "cost"]
     head += ["decode, s", "max", "cost", "not larger"]
-    measure.print_markdown(head, lines)
+    measure.print_markdown(head, lines, "max", args.into)
     return results
 
 
@@ -131,6 +144,7 @@ def main() -> int:
     names = [name for name, *_ in LANES]
     parser.add_argument("--lane", action="append", dest="lanes", choices=names, help="only these")
     measure.rounds_option(parser)
+    measure.into_option(parser)
     rivals.add_options(parser)
     args = parser.parse_args()
     args.lanes = args.lanes or names

@@ -207,8 +207,8 @@ def openzl(file: File) -> Iterator[tuple[str, int]]:
         "delta, split, entropy": lambda c: nodes.DeltaInt()(c, split(entropy)(c)),
         "split, entropy": split(entropy),
         "split, generic": split(generic),
-        "split, zstd 19": split(zstd),
     }
+    integers = {**numeric, "split, zstd 19": split(zstd)}
     floats = {"BF16": "BFloat16", "F16": "Float16", "F32": "Float32"}
     serial: dict[str, Build] = {"generic": generic, "entropy": entropy, "zstd 19": zstd}
 
@@ -230,7 +230,7 @@ def openzl(file: File) -> Iterator[tuple[str, int]]:
             array, kind, ways = np.frombuffer(content, np.uint8), ext.Type.Serial, serial
         else:
             array, kind = np.frombuffer(content, f"<u{width}"), ext.Type.Numeric
-            ways = dict(numeric)
+            ways = dict(numeric if code in floats else integers)
             if code in floats:
                 node = floats[code] + "Deconstruct"
                 bodies: dict[str, Build] = {"entropy": entropy, "generic": generic}
