@@ -201,7 +201,7 @@ def restore(
     low
         Streams 2 … w−1, decoded.
     n
-        Number of whole elements in the chunk.
+        Number of whole elements in the chunk, at most `MAX_ELEMENTS`.
     first
         Number of its first element in the frame.
 
@@ -210,8 +210,6 @@ def restore(
     bytes
         The elements, little-endian words.
     """
-    if n > MAX_ELEMENTS:
-        raise ValueError(f"corrupt: {n} elements in a chunk, at most {MAX_ELEMENTS}")
     if model.base and transform.is_direct:
         raise ValueError(f"corrupt: a base of {model.base} with {transform.name}")
     fields = _fields(transform, model, parse_params(params), stream, n, first)
