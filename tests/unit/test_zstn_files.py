@@ -201,7 +201,9 @@ def test_identical_tensors_are_stored_once() -> None:
         Tensor("small", "U8", (10,), bytes(10)),
         Tensor("small too", "U8", (10,), bytes(10)),
     ]
-    packed = comes_back(file_of(tensors))
+    assert restore(comes_back(file_of(tensors))) == file_of(tensors)
+    # Above fast, small tensors share a frame whether they are alike or not.
+    packed = comes_back(file_of(tensors), effort="fast")
     assert restore(packed) == file_of(tensors)
     with ZstnReader.from_bytes(packed) as reader:
         assert reader.frame_offset("lm_head") == reader.frame_offset("embed")
@@ -211,7 +213,7 @@ def test_identical_tensors_are_stored_once() -> None:
         assert reader.read_raw("other view") == embedding
     Path("in").write_bytes(file_of(tensors))
     assert compress_file("in", "packed")["n_shared"] == 2
-    alone = len(compress_bytes(file_of(tensors[:2])))
+    alone = len(compress_bytes(file_of(tensors[:2]), effort="fast"))
     assert len(packed) < alone + 500
 
 
@@ -521,9 +523,42 @@ def test_limits() -> None:
         decompress_file("packed", "out", limits=z4ai.Limits(max_table_nbytes=50))
 
 
+def test_small_tensors_share_frames_and_are_found_in_them() -> None:
+    """Such a frame holds elements of one dtype, and ends when it is large enough to be one."""
+    dtypes = ("F32", "BF16", "I8")
+    tensors = [tensor(f"t{k:03}", dtypes[k % 3], 500 + 30 * k, k) for k in range(150)]
+    packed = comes_back(file_of(tensors))
+    assert restore(packed) == file_of(tensors), "the reference"
+    assert len(packed) < len(compress_bytes(file_of(tensors), effort="fast"))
+    with ZstnReader.from_bytes(packed) as reader:
+        frames: dict[int, list[Tensor]] = {}
+        for t in tensors:
+            frames.setdefault(reader.frame_offset(t.name), []).append(t)
+            assert reader.read_raw(t.name) == t.data
+    held = [sum(len(t.data) for t in frame) for frame in frames.values()]
+    assert all(len({t.dtype for t in frame}) == 1 for frame in frames.values())
+    assert len(dtypes) <= len(frames) < 10
+    assert max(held) < (1 << 18) + (1 << 15)
+
+
+def test_an_error_in_a_shared_frame_names_the_first_tensor_of_it() -> None:
+    tensors = [tensor(f"t{k}", "F32", 700, k) for k in range(30)]
+    packed = bytearray(compress_bytes(file_of(tensors)))
+    with ZstnReader.from_bytes(packed) as reader:
+        offset, nbytes = reader.frame_offset("t20"), reader.frame_size("t20")
+        assert offset == reader.frame_offset("t0")
+    packed[offset + nbytes - 2] ^= 4
+    with pytest.raises(FormatError) as caught:
+        decompress_bytes(packed)
+    assert caught.value.tensor == "t0"
+    with pytest.raises(FormatError) as caught:
+        ZstnReader.from_bytes(packed).read_raw("t20")
+    assert caught.value.tensor == "t20"
+
+
 def test_every_error_of_a_wave_names_its_own_tensor(small_waves: None) -> None:
     tensors = [tensor(f"t{k}", "F32", 700, k) for k in range(30)]
-    packed = compress_bytes(file_of(tensors))
+    packed = compress_bytes(file_of(tensors), effort="fast")
     with ZstnReader.from_bytes(packed) as reader:
         places = {name: (reader.frame_offset(name), reader.frame_size(name)) for name in reader}
     for name, (offset, nbytes) in places.items():

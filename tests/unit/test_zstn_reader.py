@@ -401,7 +401,7 @@ def test_a_slice_decodes_the_chunks_it_needs(
         decoded += len(jobs)
         honest(encoded, content, jobs, *rest, **options)
 
-    monkeypatch.setattr(zstn_decode.run, "decode_run", counting)
+    monkeypatch.setattr(zstn_decode, "decode_jobs", counting)
     with ZstnReader.open(tmp_path / "f") as reader:
         decoded = read = 0
         source = open_source(tmp_path / "f")
@@ -529,14 +529,14 @@ def test_verify_reads_a_shared_frame_once(monkeypatch: pytest.MonkeyPatch) -> No
     tensors = [Tensor(str(k), "F32", (100,), weights(400, 4)) for k in range(20)]
     packed = compress_bytes(safetensors_file(safetensors_header(tensors), tensors))
     decoded = []
-    honest = zstn_decode.run.decode_run
+    honest = zstn_decode.decode_jobs
 
     def counting(encoded: Any, content: Any, jobs: Any, *rest: Any, **options: Any) -> None:
         decoded.append(len(jobs))
         honest(encoded, content, jobs, *rest, **options)
 
     reader = ZstnReader.from_bytes(packed)
-    monkeypatch.setattr(zstn_decode.run, "decode_run", counting)
+    monkeypatch.setattr(zstn_decode, "decode_jobs", counting)
     reader.verify()
     assert decoded == [1]
 

@@ -326,5 +326,9 @@ def test_any_arrays_come_back(kinds: list[tuple[Any, list[int]]]) -> None:
         packed = Path("f.zstn").read_bytes()
         original = decompress_bytes(packed)
         assert stats["original_bytes"] == len(original)
-        # The file that it stands for compresses to as many bytes, give or take.
-        assert abs(len(compress_bytes(original)) - len(packed)) < 100
+        # The file that it stands for compresses to as many bytes, give or take; above fast to
+        # fewer, since its small tensors share frames.
+        assert len(compress_bytes(original)) < len(packed) + 100
+        save_numpy(arrays, "f.zstn", effort="fast")
+        fast = Path("f.zstn").read_bytes()
+        assert abs(len(compress_bytes(original, effort="fast")) - len(fast)) < 100
