@@ -7,7 +7,6 @@ strategies.py they come from NumPy's generators: what they are matters, not thei
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +15,6 @@ import strategies
 from z4ai import dtypes
 
 Content = Callable[[str, int, int], bytes]
-
-#: Transform by name, as docs/format/ids.md has them.
-TRANSFORMS = {
-    **{"symbols1": 7, "symbols2": 8, "symbols2h": 9, "symbols4": 10, "symbols8": 11},
-    **{"zeros": 16, "palette": 17, "grid": 18, "steps": 19},
-}
 
 
 def row_of(n: int) -> int:
@@ -308,10 +301,3 @@ def shape_of(name: str, n: int) -> tuple[int, ...] | None:
     if row < 2 or n % row or row % per:
         return None
     return (n // row, row // per)
-
-
-def parsed(frame: bytes) -> Any:
-    """A frame as the reference reads it, whole."""
-    from z4ai._reference import decode_frame
-
-    return decode_frame(frame)

@@ -316,8 +316,16 @@ def test_streams_come_back(name: str, effort: str) -> None:
 
 
 SAFETENSORS_NAMES = {
-    **{"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "C64": "complex64"},
-    **{"F8_E4M3": "fp8_e4m3", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"},
+    "BF16": "bf16",
+    "F16": "fp16",
+    "F32": "fp32",
+    "F64": "fp64",
+    "C64": "complex64",
+    "F8_E4M3": "fp8_e4m3",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
 }
 
 
