@@ -37,7 +37,9 @@ _RECORD_SHIFT = 3
 
 # Elements that tables are made by, and those that contexts are chosen by.
 _SAMPLE = 1 << 22
-_DRAFT = 1 << 22
+_DRAFT = 1 << 19
+# Rows of a sample that columns are judged by.
+_DRAFT_ROWS = 64
 # Elements side by side in a sample, at least.
 _RUN = 4096
 # Fewer elements do not pay for a table.
@@ -327,7 +329,7 @@ class _Sampler:
 
 def _floor_of(symbols: NDArray[np.uint8]) -> int:
     """Symbol below which a small part of all lies: what is below counts as it in means."""
-    counts = np.bincount(symbols, minlength=256)
+    counts = models.histogram(symbols)
     counts[0] = 0
     total = np.cumsum(counts)
     return min(int(np.searchsorted(total, total[-1] // 64, side="right")), 254)
@@ -391,7 +393,8 @@ def _sort(
 
 
 def _draft(sampler: _Sampler, view: _View, floor: int, n: int, most: int) -> _Draft | None:
-    symbols = sampler.take(view.period, _DRAFT)
+    wanted = min(max(_DRAFT, _DRAFT_ROWS * view.period), _SAMPLE) if view.columns else _DRAFT
+    symbols = sampler.take(view.period, wanted)
     classes = _classes(sampler.fold_of(symbols), view, floor)
     if classes is None:
         return None
@@ -426,7 +429,7 @@ def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int, n: int) -> 
     complete = len(symbols) == n
     classes = _Classes(None, None, 0, 0)
     if draft is None:
-        counts = np.bincount(symbols, minlength=256)[None].astype(np.uint64)
+        counts = models.histogram(symbols)[None].astype(np.uint64)
         shift = 0
     else:
         classes = _classes(sampler.fold_of(symbols), view, floor) or classes

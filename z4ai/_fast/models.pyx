@@ -132,6 +132,19 @@ def count(const uint8_t[::1] symbols, size_t period, const uint8_t[::1] rows,
     return counts
 
 
+def histogram(const uint8_t[::1] symbols):
+    """Count symbols: 256 uint32."""
+    cdef uint32_t[:, ::1] out
+    cdef const z4_symbols_impl *impl = z4_symbols_pick(current_isa())
+    counts = np.zeros((1, 256), np.uint32)
+    out = counts
+    if symbols.shape[0]:
+        with nogil:
+            z4_survey_count(impl, &symbols[0], <size_t> symbols.shape[0], 1, NULL, NULL,
+                            <uint32_t (*)[256]> &out[0, 0])
+    return counts[0]
+
+
 def cost(const uint32_t[::1] counts):
     """Return the order-0 size of symbols so counted, in 1/256 bit: integers, the same everywhere."""
     return z4_survey_cost(&counts[0], <size_t> counts.shape[0]) if counts.shape[0] else 0

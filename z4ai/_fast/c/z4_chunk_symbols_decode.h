@@ -169,7 +169,7 @@ static int z4_decode_symbols(const z4_kernels *k, z4_chunk_job *job, const z4_mo
                 z4_contexts_of(k->symbols, m, m->has & Z4_MODEL_ROWS ? rows + (e / m->period - first / m->period) : NULL,
                                e, t, s->contexts);
             }
-            status = z4_rans_next(k->rans, &s->coder, m->count > 1 ? s->contexts : NULL, t, symbols);
+            status = z4_rans_next_known(k->rans, &s->coder, m->count > 1 ? s->contexts : NULL, t, symbols);
             if (status != Z4_OK)
                 return status;
             if (m->has & Z4_MODEL_RARE) {

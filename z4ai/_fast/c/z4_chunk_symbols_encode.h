@@ -17,11 +17,11 @@ typedef struct {
     const z4_model *model; /* whose codes these are */
     uint32_t codes[Z4_RANS_CONTEXTS * 256];
     uint64_t reciprocals[Z4_RANS_CONTEXTS * 256];
-    uint8_t map[Z4_RANS_CONTEXTS * 256]; /* of each context: the symbol, or the escape */
+    uint8_t is_rare[Z4_RANS_CONTEXTS * 256]; /* of each context: its table lacks the symbol, or it is the escape */
     uint32_t side_codes[256];
     uint64_t side_reciprocals[256];
     uint8_t rows[Z4_MODEL_MOST_ROWS];
-    uint8_t rare[Z4_MODEL_RARES + Z4_SPLIT_TILE];
+    uint8_t rare[Z4_MODEL_RARES + 16];
     uint8_t raw[2 * Z4_MODEL_RARES];
     uint8_t rest[Z4_SPLIT_TILE];
     uint8_t low[Z4_MAX_PLANES][Z4_PROBE_RUN];
@@ -53,7 +53,7 @@ static int z4_symbols_prepare(const z4_model *m, z4_symbols_encoder *s)
         if (status != Z4_OK)
             return status;
         for (unsigned y = 0; y < 256; y++)
-            s->map[256 * c + y] = m->has & Z4_MODEL_RARE && freqs[y] == 0 ? m->escape : (uint8_t)y;
+            s->is_rare[256 * c + y] = freqs[y] == 0 || y == m->escape;
     }
     s->model = m;
     return Z4_OK;
@@ -101,21 +101,34 @@ static void z4_classes_of_rows(const z4_symbols_impl *impl, const z4_model *m, c
     }
 }
 
-/* Put the escape in the place of what a table lacks; -> how many, or Z4_CAPACITY. */
+/* Put the escape in the place of what a table lacks; -> how many, or Z4_CAPACITY. Eight symbols at a time are only
+ * looked at: few have a rare one among them. */
 static ptrdiff_t z4_set_rare_apart(const z4_model *m, uint8_t *symbols, const uint8_t *contexts, size_t n,
                                    z4_symbols_encoder *s)
 {
+    const uint8_t *const is_rare = s->is_rare;
     size_t taken = 0;
-    for (size_t base = 0; base < n; base += Z4_SPLIT_TILE) {
-        const size_t t = n - base < Z4_SPLIT_TILE ? n - base : Z4_SPLIT_TILE;
-        uint8_t *y = symbols + base;
+    for (size_t i = 0; i < n; i += 8) {
+        const size_t t = n - i < 8 ? n - i : 8;
+        uint8_t *y = symbols + i;
+        uint8_t some = 0;
+        if (m->count > 1) {
+            const uint8_t *c = contexts + i;
+            for (size_t j = 0; j < t; j++)
+                some |= is_rare[y[j] | (size_t)c[j] << 8];
+        } else {
+            for (size_t j = 0; j < t; j++)
+                some |= is_rare[y[j]];
+        }
+        if (!some)
+            continue;
         if (taken > Z4_MODEL_RARES)
             return Z4_CAPACITY;
-        for (size_t i = 0; i < t; i++) {
-            const uint8_t to = s->map[y[i] | (m->count > 1 ? (size_t)contexts[base + i] << 8 : 0)];
-            s->rare[taken] = y[i];
-            taken += to == m->escape;
-            y[i] = to;
+        for (size_t j = 0; j < t; j++) {
+            if (is_rare[y[j] | (m->count > 1 ? (size_t)contexts[i + j] << 8 : 0)]) {
+                s->rare[taken++] = y[j];
+                y[j] = m->escape;
+            }
         }
     }
     return taken > Z4_MODEL_RARES ? Z4_CAPACITY : (ptrdiff_t)taken;
@@ -313,7 +326,7 @@ static void z4_encode_as_symbols(const z4_kernels *k, z4_chunk_job *job, const z
     const uint64_t planes_nbytes = (uint64_t)forecast.estimate * n / (seen == 0 ? 1 : seen) + tail;
     const uint64_t mine = at - gap - width * gap_stream;
     job->saved = planes_nbytes > mine ? (uint32_t)(planes_nbytes - mine) : 0;
-    job->doubtful = n < ((size_t)1 << 16) || 1000 * mine > 995 * planes_nbytes || mine >= total;
+    job->doubtful = n < ((size_t)1 << 16) || 1000 * mine > 995 * planes_nbytes || 16 * mine < total;
 }
 
 #endif

@@ -148,8 +148,9 @@ static inline void z4_rans_to_tail(z4_rans_decoder *d)
     d->in_tail = 1;
 }
 
-static inline int z4_rans_next(const z4_rans_impl *impl, z4_rans_decoder *d,
-                               const uint8_t *contexts, size_t m, uint8_t *dst)
+/* z4_rans_next() of contexts that are known to be below count. */
+static inline int z4_rans_next_known(const z4_rans_impl *impl, z4_rans_decoder *d,
+                                     const uint8_t *contexts, size_t m, uint8_t *dst)
 {
     z4_rans_reading r;
     unsigned rest;
@@ -159,8 +160,6 @@ static inline int z4_rans_next(const z4_rans_impl *impl, z4_rans_decoder *d,
         return Z4_OK;
     if (d->count == 1)
         contexts = NULL;
-    else if (!z4_rans_contexts_ok(contexts, m, d->count))
-        return Z4_CORRUPT;
     r.state = d->state;
     r.contexts = contexts;
     r.tables = d->tables;
@@ -195,6 +194,14 @@ static inline int z4_rans_next(const z4_rans_impl *impl, z4_rans_decoder *d,
     }
     d->left -= m;
     return Z4_OK;
+}
+
+static inline int z4_rans_next(const z4_rans_impl *impl, z4_rans_decoder *d,
+                               const uint8_t *contexts, size_t m, uint8_t *dst)
+{
+    if (d->count > 1 && m > 0 && !z4_rans_contexts_ok(contexts, m, d->count))
+        return Z4_CORRUPT;
+    return z4_rans_next_known(impl, d, contexts, m, dst);
 }
 
 static inline int z4_rans_end(const z4_rans_decoder *d)

@@ -58,30 +58,13 @@ static inline size_t z4_rans_set_apart(uint8_t *symbols, size_t n,
 static inline ptrdiff_t z4_rans_put_back(uint8_t *symbols, size_t n, uint8_t escape,
                                          const uint8_t *rest, size_t n_rest)
 {
-    const uint64_t low = 0x7f7f7f7f7f7f7f7fu, all = escape * (uint64_t)0x0101010101010101u;
-    size_t k = 0, i = 0;
-    for (; n - i >= 64; i += 64) {
-        uint8_t found = 0;
-        for (size_t j = 0; j < 64; j++)
-            found |= (uint8_t)(symbols[i + j] == escape);
-        if (!found) /* as most */
-            continue;
-        for (size_t j = i; j < i + 64; j += 8) {
-            uint64_t v = z4_load64(symbols + j) ^ all;
-            v = ~(((v & low) + low) | v | low); /* the top bit of each byte that was 0 */
-            for (; v != 0; v &= v - 1) {
-                if (k == n_rest)
-                    return Z4_CORRUPT;
-                symbols[j + (z4_ctz64(v) >> 3)] = rest[k++];
-            }
-        }
+    uint8_t *at = symbols, *const end = symbols + n;
+    size_t k = 0;
+    while (at < end && (at = (uint8_t *)memchr(at, escape, (size_t)(end - at))) != NULL) {
+        if (k == n_rest)
+            return Z4_CORRUPT;
+        *at++ = rest[k++];
     }
-    for (; i < n; i++)
-        if (symbols[i] == escape) {
-            if (k == n_rest)
-                return Z4_CORRUPT;
-            symbols[i] = rest[k++];
-        }
     return (ptrdiff_t)k;
 }
 
