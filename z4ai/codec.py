@@ -18,6 +18,7 @@ from z4ai.dtypes import DType, resolve
 from z4ai.encoder import encode_content
 from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.plan import STORE_PLAN, make_plan
+from z4ai.probe import is_auto, resolve_or_guess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,8 +56,9 @@ def compress(
         modified. What is not contiguous is copied first.
     dtype : str, numpy.dtype, torch.dtype or None
         Type of the elements, so that their planes can be split: ``"bf16"``, ``"fp32"``, … None
-        (the default) is opaque bytes; it is never inferred. The length need not be a multiple
-        of the width.
+        (the default) is opaque bytes, which are never taken for something else. The length need
+        not be a multiple of the width. ``"auto"`` guesses by a sample whether the bytes are
+        elements of some width; a wrong guess costs size alone, and `info` tells what it was.
     effort : {"fast", "balanced", "default", "max"}, optional
         Decode speed against size. None is ``"balanced"``.
     shape : sequence of int, optional
@@ -76,7 +78,8 @@ def compress(
     TypeError
         If `data` offers no buffer or holds Python objects.
     ValueError
-        If `dtype`, `effort` or `threads` is not known, or `shape` does not fit the data.
+        If `dtype`, `effort` or `threads` is not known, or `shape` does not fit the data, or
+        comes with ``dtype="auto"``.
 
     Examples
     --------
@@ -86,9 +89,13 @@ def compress(
     >>> z4ai.decompress(blob) == w.tobytes()
     True
     """
-    resolved = resolve(dtype)
-    plan = make_plan(resolved, resolve_effort(effort))
+    tier = resolve_effort(effort)
+    if shape is not None and is_auto(dtype):
+        msg = "a shape needs a dtype, got dtype='auto'"
+        raise ValueError(msg)
     content = bytes_of(data)
+    resolved = resolve_or_guess(dtype, content, tier)
+    plan = make_plan(resolved, tier)
     header = frame.FrameHeader(
         dtype=resolved,
         content_nbytes=len(content),
@@ -144,7 +151,8 @@ def compress_bound(nbytes: int, dtype: Any = None) -> int:
     >>> len(z4ai.compress(b"x", dtype="bf16")) <= z4ai.compress_bound(1, "bf16")
     True
     """
-    resolve(dtype)
+    if not is_auto(dtype):
+        resolve(dtype)
     nbytes = as_int(nbytes)
     if nbytes < 0:
         msg = f"nbytes is {nbytes}, expected 0 or more"

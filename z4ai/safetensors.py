@@ -20,15 +20,18 @@ from z4ai.container.source import Source, open_source, read, source_of_buffer
 from z4ai.container.st_header import Header, Tensor
 from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
+from z4ai.dtypes import OPAQUE, DType
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.frame import NO_LIMITS
 from z4ai.options import Limits, resolve_effort, resolve_limits
+from z4ai.probe import AUTO, resolve_or_guess
 
 if TYPE_CHECKING:
-    from z4ai.dtypes import DType
     import os
     from collections.abc import Callable, Mapping
     from typing import BinaryIO, Literal
+
+    from numpy.typing import NDArray
 
     from z4ai.container.zstn import Location
 
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 # much content closes such a frame, since one of them is never read without its neighbours.
 _SMALL_NBYTES = 1 << 15
 _GROUP_NBYTES = 1 << 18
+# By what a file is judged that is no safetensors file.
+_RUNS, _RUN_NBYTES = 16, 1 << 16
 
 __all__ = [
     "ZstnReader",
@@ -61,7 +66,7 @@ def compress_file(
     threads: int | None = None,
     progress: ProgressWish = None,
     verify: bool = False,
-    fallback: Literal["bytes"] | None = None,
+    fallback: Literal["bytes", "auto"] | None = None,
 ) -> dict[str, Any]:
     """Compress a `.safetensors` file to a `ZSTN` container.
 
@@ -78,9 +83,10 @@ def compress_file(
         True draws a bar; a callable is called with ``(done_bytes, total_bytes)``.
     verify : bool
         Decode what was written and compare it with `src` before `dst` is replaced.
-    fallback : {"bytes"}, optional
+    fallback : {"bytes", "auto"}, optional
         What to do with a file that safetensors would refuse: None raises; ``"bytes"`` compresses
-        it as a plain `Z4AI` frame, which `decompress_file` reads as well.
+        it as a plain `Z4AI` frame, which `decompress_file` reads as well; so does ``"auto"``, after
+        a guess what its bytes are, as ``dtype="auto"`` of `z4ai.compress`.
 
     Returns
     -------
@@ -190,7 +196,7 @@ def compress_bytes(
     effort: str | None = None,
     threads: int | None = None,
     progress: ProgressWish = None,
-    fallback: Literal["bytes"] | None = None,
+    fallback: Literal["bytes", "auto"] | None = None,
 ) -> bytes:
     """Compress the bytes of a `.safetensors` file to those of a container.
 
@@ -395,8 +401,8 @@ def read_header(file: Path | BinaryIO) -> Header:
 
 
 def _check_fallback(fallback: str | None) -> None:
-    if fallback not in (None, "bytes"):
-        msg = f"unknown fallback {fallback!r}: expected 'bytes' or None"
+    if fallback not in (None, "bytes", AUTO):
+        msg = f"unknown fallback {fallback!r}: expected 'bytes', 'auto' or None"
         raise ValueError(msg)
 
 
@@ -408,6 +414,7 @@ class _Compression:
         self.nbytes = source.nbytes
         self._header: Header | None = None
         self._header_bytes = b""
+        self._fallback = fallback
         try:
             self._header_bytes, self._header = _parse_original(source)
         except FormatError:
@@ -423,7 +430,10 @@ class _Compression:
         """Write the compressed file, and describe it."""
         if self._header is None:
             waves = FrameWaves(sink, 0, effort, threads, bar.update)
-            self._add(waves, 0, _whole(self.nbytes))
+            dtype = OPAQUE
+            if self._fallback == AUTO:
+                dtype = resolve_or_guess(AUTO, _spread(self._source), effort)
+            self._add(waves, 0, _whole(self.nbytes), dtype)
             waves.flush()
             return container_stats(self.nbytes, waves.position, 0, 0)
         start = 8 + len(self._header_bytes)
@@ -445,7 +455,8 @@ class _Compression:
             elif tensor.nbytes < _SMALL_NBYTES and effort != "fast":
                 places.append(small.add(start + tensor.begin, tensor))
             else:
-                places.append((self._add(waves, start + tensor.begin, tensor), 0))
+                dtype = st_header.dtype_of(tensor.dtype)
+                places.append((self._add(waves, start + tensor.begin, tensor, dtype), 0))
         small.flush()
         waves.flush()
         locations: list[Location] = []
@@ -463,9 +474,8 @@ class _Compression:
         put(sink, end)
         return container_stats(self.nbytes, waves.position + len(end), len(tensors), n_shared)
 
-    def _add(self, waves: FrameWaves, begin: int, tensor: Tensor) -> int:
+    def _add(self, waves: FrameWaves, begin: int, tensor: Tensor, dtype: DType) -> int:
         source = self._source
-        dtype = st_header.dtype_of(tensor.dtype)
         if source.memory is not None:
             return waves.add_from(dtype, tensor.shape, source.memory, begin, tensor.nbytes)
 
@@ -520,6 +530,15 @@ class _SmallTensors:
             view[:] = content[at : at + len(view)].data
 
         self.numbers[group] = self._waves.add(dtype, (), nbytes, read_into)
+
+
+def _spread(source: Source) -> NDArray[np.uint8]:
+    """Read runs from all over a file, at offsets that any width of elements divides."""
+    if source.nbytes <= _RUNS * _RUN_NBYTES:
+        return np.frombuffer(read(source, 0, source.nbytes), np.uint8)
+    last = source.nbytes - _RUN_NBYTES
+    starts = [last * run // (_RUNS - 1) // 8 * 8 for run in range(_RUNS)]
+    return np.concatenate([np.frombuffer(read(source, at, _RUN_NBYTES), np.uint8) for at in starts])
 
 
 def _whole(nbytes: int) -> Tensor:

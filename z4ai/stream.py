@@ -18,6 +18,7 @@ from z4ai.encoder import FrameEncoder
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.plan import adapt_plan, make_plan
+from z4ai.probe import is_auto, resolve_or_guess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,9 @@ __all__ = ["compress_stream", "decompress_stream", "stats_of"]
 _CHUNKS_PER_THREAD = 4
 _LEAST_CHUNKS = 8
 _MOST_NBYTES = 128 << 20
+# Content by which the rest is judged: so much for any number of threads, so that they make the
+# same bytes.
+_JUDGED_NBYTES = 8 << 20
 
 
 def wave_chunks(threads: int | None, chunk_nbytes: int) -> int:
@@ -65,12 +69,14 @@ def compress_stream(
     src, dst : binary file objects
         Read until its end; written in order.
     dtype, effort, threads
-        As for `compress`.
+        As for `compress`; what is judged by a sample, such as ``dtype="auto"``, is judged by the
+        first 8 MiB.
 
     Returns
     -------
     dict
-        ``original_bytes``, ``compressed_bytes``, ``ratio``, ``saved_pct``.
+        ``original_bytes``, ``compressed_bytes``, ``ratio``, ``saved_pct``; ``dtype``, the code of
+        what the content was taken for, None for opaque bytes.
 
     Examples
     --------
@@ -82,12 +88,23 @@ def compress_stream(
     >>> z4ai.decompress_stream(packed, back), back.getvalue()
     (7, b'weights')
     """
-    resolved = resolve(dtype)
-    plan = make_plan(resolved, resolve_effort(effort))
-    room = plan.chunk_nbytes * wave_chunks(threads, plan.chunk_nbytes)
+    tier = resolve_effort(effort)
+    if not is_auto(dtype):
+        resolve(dtype)  # before anything is read
+    judged = np.empty(_JUDGED_NBYTES, np.uint8)
+    n = _read_into(src, judged)
+    judged = judged[:n]
+    resolved = resolve_or_guess(dtype, judged, tier)
+    total = n if n < _JUDGED_NBYTES else 1 << 62
+    plan = adapt_plan(make_plan(resolved, tier), judged, resolved, None, nbytes=total)
+    room = plan.chunk_nbytes * max(
+        wave_chunks(threads, plan.chunk_nbytes), -(-n // plan.chunk_nbytes)
+    )
     content = np.empty(room, np.uint8)
-    n = _read_into(src, content)
-    plan = adapt_plan(plan, content[:n], resolved, None, nbytes=n if n < room else 1 << 62)
+    content[:n] = judged
+    del judged
+    if n == _JUDGED_NBYTES:
+        n += _read_into(src, content[n:])
     encoder = FrameEncoder(frame.FrameHeader(resolved, None, plan.chunk_nbytes), plan)
     out = np.empty(encoder.bound(room), np.uint8)
     write_all(dst, memoryview(encoder.header_bytes))
@@ -101,7 +118,8 @@ def compress_stream(
         n = _read_into(src, content)
     trailer = encoder.trailer()
     write_all(dst, memoryview(trailer))
-    return stats_of(encoder.content_nbytes, compressed + len(trailer))
+    stats = stats_of(encoder.content_nbytes, compressed + len(trailer))
+    return {**stats, "dtype": resolved.name if resolved.code else None}
 
 
 def decompress_stream(

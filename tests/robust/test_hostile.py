@@ -190,7 +190,10 @@ CHUNKS: dict[str, tuple[dict[str, Any], Any]] = {
     "content of 2^32 - 1": ({"content_nbytes": 2**32 - 1}, errors.CorruptError),
     "content one too few": ({"content_nbytes": 63}, errors.CorruptError),
     "content one too many": ({"content_nbytes": 65}, errors.CorruptError),
-    "transform 7": ({"transform": 7}, errors.UnsupportedCodecError),
+    "transform 7": ({"transform": 7}, errors.CorruptError),  # there is no model, nor its width
+    "transform 12": ({"transform": 12}, errors.UnsupportedCodecError),
+    "transform 15": ({"transform": 15}, errors.UnsupportedCodecError),
+    "transform 20": ({"transform": 20}, errors.UnsupportedCodecError),
     "transform 255": ({"transform": 255}, errors.UnsupportedCodecError),
     "transform of another width": ({"transform": 5}, errors.CorruptError),
     "no streams": ({"n_streams": 0}, errors.CorruptError),

@@ -1,10 +1,17 @@
+from collections.abc import Sequence
+
 import numpy as np
 from typing_extensions import Buffer
 
 JOB: np.dtype[np.void]
 
 def decode(
-    encoded: Buffer, content: Buffer, jobs: Buffer, threads: int, isa: str | None = None
+    encoded: Buffer,
+    content: Buffer,
+    jobs: Buffer,
+    threads: int,
+    isa: str | None = None,
+    models: Sequence[Buffer] = (),
 ) -> bool: ...
 def encode(
     content: Buffer,
@@ -15,6 +22,7 @@ def encode(
     gap_stream: int,
     threads: int,
     isa: str | None = None,
+    models: Sequence[Buffer] = (),
 ) -> int: ...
 def encode_bound(content_nbytes: int, layout: int, gap: int, gap_stream: int) -> int: ...
 
