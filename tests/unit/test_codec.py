@@ -170,6 +170,17 @@ def test_the_bound_is_an_integer_of_an_integer() -> None:
         z4ai.compress_bound(1.5)  # type: ignore[arg-type]
 
 
+def test_what_is_guessed_has_no_shape_yet() -> None:
+    content = strategies.weights(4000, 4)
+    with pytest.raises(ValueError, match="shape"):
+        z4ai.compress(content, dtype="auto", shape=(10, 100))
+    assert z4ai.compress_bound(4000, "auto") == z4ai.compress_bound(4000, "fp32")
+    for nbytes in (0, 1, 4095):
+        blob = z4ai.compress(content[:nbytes], dtype="auto")
+        assert z4ai.info(blob).dtype is None, "too little to tell"
+        assert z4ai.decompress(blob) == content[:nbytes]
+
+
 @pytest.mark.parametrize("gain", [0, 20, 40, 70])
 @pytest.mark.parametrize("dtype", [None, "bf16", "fp64"])
 def test_a_little_gain_over_several_chunks_is_not_lost_in_their_headers(

@@ -58,3 +58,54 @@ def test_an_error_of_a_stream_says_where_in_the_file(place: int) -> None:
     if streamed.value.offset is not None:
         assert begin <= streamed.value.offset <= begin + (2 << 20)
     assert streamed.value.offset == whole.value.offset or place == 0
+
+
+def drifting(n: int) -> bytes:
+    """Weights whose scale changes with the place, so that it matters by what they are judged."""
+    draws = np.random.default_rng(7)
+    scales = np.repeat(np.exp(draws.normal(size=-(-n // 65536))), 65536)[:n]
+    return (draws.normal(size=n) * scales).astype(np.float16).tobytes()
+
+
+@pytest.mark.parametrize("n", [1 << 20, 4 << 20, (5 << 20) + 3, 12 << 20])
+def test_any_number_of_threads_streams_the_same_bytes(n: int) -> None:
+    content = drifting(n)
+    made = set()
+    for threads in (1, 3, 7):
+        packed = io.BytesIO()
+        z4ai.compress_stream(io.BytesIO(content), packed, dtype="fp16", threads=threads)
+        made.add(packed.getvalue())
+    (blob,) = made
+    assert z4ai.decompress(blob) == content
+
+
+@pytest.mark.parametrize("effort", ["fast", "balanced"])
+@pytest.mark.parametrize("dtype", [None, "fp16", "fp32", "int64"])
+def test_a_stream_is_taken_for_what_it_is(dtype: str | None, effort: str) -> None:
+    draws = np.random.default_rng(8)
+    content = {
+        None: b"".join(b"%d little words, " % k for k in range(50_000)),
+        "fp16": drifting(1 << 18),
+        "fp32": draws.normal(0, 0.02, 1 << 17).astype("<f4").tobytes(),
+        "int64": np.sort(draws.integers(0, 1 << 20, 1 << 17)).astype("<i8").tobytes(),
+    }[dtype]
+    if (dtype, effort) == ("int64", "fast"):
+        dtype = None  # the library sees in bytes what planes alone do not show
+    packed, back = io.BytesIO(), io.BytesIO()
+    told = z4ai.compress_stream(io.BytesIO(content), packed, dtype="auto", effort=effort)
+    blob = packed.getvalue()
+    assert told["dtype"] == z4ai.info(blob).dtype == dtype
+    z4ai.decompress_stream(io.BytesIO(blob), back)
+    assert back.getvalue() == content
+    at_once = z4ai.compress(content, dtype="AUTO", effort=effort)
+    assert z4ai.info(at_once).dtype == dtype
+    assert z4ai.decompress(at_once) == content
+    if dtype is not None:
+        assert z4ai.compress(content, dtype=dtype, effort=effort) == at_once
+
+
+def test_a_wrong_dtype_is_told_before_anything_is_read() -> None:
+    source = io.BytesIO(b"abc")
+    with pytest.raises(ValueError, match="unknown dtype"):
+        z4ai.compress_stream(source, io.BytesIO(), dtype="bf17")
+    assert source.tell() == 0

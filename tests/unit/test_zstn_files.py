@@ -350,6 +350,15 @@ def test_what_safetensors_refuses_is_compressed_as_bytes_where_asked(name: str) 
     assert decompress_file("packed", "out")["n_tensors"] == 0
 
 
+@pytest.mark.parametrize("effort", ["fast", None])
+def test_a_file_that_is_refused_is_taken_for_what_it_is(effort: str | None) -> None:
+    data = weights(3 << 20, 4)
+    for content, dtype in ((data, "fp32"), (b"some words, " * 1000, None)):
+        packed = comes_back(content, fallback="auto", effort=effort)
+        assert z4ai.info(packed).dtype == dtype
+    assert len(compress_bytes(data, fallback="auto")) < len(compress_bytes(data, fallback="bytes"))
+
+
 def test_the_fallback_is_only_taken_where_needed() -> None:
     assert comes_back(FILES["mixed"], fallback="bytes") == compress_bytes(FILES["mixed"])
 
