@@ -5,8 +5,8 @@
 #include "z4_chunk.h"
 #include "z4_model.h"
 
-/* Symbols restored, merged and hashed at a time. */
-#define Z4_SYMBOLS_TILE ((size_t)16384)
+/* Symbols restored, merged and hashed at a time: what one tile fetches should not crowd tables out of the caches. */
+#define Z4_SYMBOLS_TILE ((size_t)2048)
 
 /* Contexts of the elements [first, first + n) of a frame; rows: the class of each row they touch. */
 Z4_INLINE void z4_contexts_of(const z4_symbols_impl *impl, const z4_model *m, const uint8_t *rows, uint64_t first,
