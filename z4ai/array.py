@@ -14,7 +14,6 @@ from z4ai.dtypes import DType, numpy_dtype, resolve
 from z4ai.encoder import encode_content
 from z4ai.errors import FormatError
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import make_plan
 
 __all__ = ["compress_array", "decompress_array"]
 
@@ -55,17 +54,16 @@ def compress_array(array: Any, *, effort: str | None = None, threads: int | None
     dtype = _dtype_of(values)
     fortran = values.flags.f_contiguous and not values.flags.c_contiguous
     content = bytes_of(values.T if fortran else values)
-    plan = make_plan(dtype, resolve_effort(effort))
     header = frame.FrameHeader(
         dtype=dtype,
         content_nbytes=len(content),
-        chunk_nbytes=plan.chunk_nbytes,
         shape=values.shape,
         fortran=fortran,
         big_endian=dtype.width > 1 and values.dtype.newbyteorder("<") != values.dtype,
     )
     order = values.shape[::-1] if fortran else values.shape
-    return encode_content(content, header, plan, element_shape(order, dtype), threads)
+    tier = resolve_effort(effort)
+    return encode_content(content, header, tier, element_shape(order, dtype), threads)
 
 
 def _dtype_of(values: np.ndarray[Any, Any]) -> DType:

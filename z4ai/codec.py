@@ -12,12 +12,13 @@ from z4ai import frame
 from z4ai._buffers import bytes_of, writable_bytes_of
 from z4ai._fast.chunks import BytesBuilder
 from z4ai._wire import FORMAT_VERSION, MAGIC_FRAME
-from z4ai.codecs import CODECS
+from z4ai.codecs import CODECS, best
 from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_chunks
-from z4ai.dtypes import DType, resolve
+from z4ai.dtypes import FIRST_PARTS, TRANSFORMS, DType, resolve
 from z4ai.encoder import encode_content
+from z4ai.errors import FormatError
+from z4ai.model import ModelInfo, describe_model
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import STORE_PLAN, make_plan
 from z4ai.probe import is_auto, resolve_or_guess
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "CopiesInfo",
     "FrameInfo",
+    "ModelInfo",
+    "PartInfo",
     "PlaneInfo",
     "compress",
     "compress_bound",
@@ -95,20 +99,16 @@ def compress(
         raise ValueError(msg)
     content = bytes_of(data)
     resolved = resolve_or_guess(dtype, content, tier)
-    plan = make_plan(resolved, tier)
     header = frame.FrameHeader(
         dtype=resolved,
         content_nbytes=len(content),
-        chunk_nbytes=plan.chunk_nbytes,
         big_endian=resolved.width > 1 and _is_big_endian(dtype),
     )
     places = _check_shape(shape, len(content), resolved)
-    return encode_content(content, header, plan, places, threads)
+    return encode_content(content, header, tier, places, threads)
 
 
-def _check_shape(
-    shape: Sequence[int] | None, nbytes: int, dtype: DType
-) -> tuple[int, ...] | None:
+def _check_shape(shape: Sequence[int] | None, nbytes: int, dtype: DType) -> tuple[int, ...] | None:
     """Check a shape against the content; complex numbers are pairs of elements."""
     if shape is None:
         return None
@@ -274,6 +274,43 @@ class PlaneInfo(NamedTuple):
         return self.content_nbytes / self.encoded_nbytes if self.encoded_nbytes else 1.0
 
 
+class PartInfo(NamedTuple):
+    """One part of the chunks that one stage took apart, over all of them.
+
+    Attributes
+    ----------
+    transform : str
+        Name of the stage's transform.
+    part : int
+        Number of the part, as the page of the transform counts them.
+    dtypes : dict of str to int
+        Parts by the code of what they were coded as.
+    content_nbytes, encoded_nbytes : int
+        Bytes of the parts, and of the frames that hold them.
+    """
+
+    transform: str
+    part: int
+    dtypes: dict[str, int]
+    content_nbytes: int
+    encoded_nbytes: int
+
+
+class CopiesInfo(NamedTuple):
+    """Ranges of the content that are copied from before, instead of being coded.
+
+    Attributes
+    ----------
+    n_copies : int
+        Number of them.
+    nbytes : int
+        Bytes of content in them.
+    """
+
+    n_copies: int
+    nbytes: int
+
+
 class FrameInfo(NamedTuple):
     """What a frame tells without being decoded.
 
@@ -293,8 +330,22 @@ class FrameInfo(NamedTuple):
         Bytes of the content and of the frame.
     chunk_nbytes, n_chunks : int
         Content bytes of a chunk, and how many there are.
+    header_nbytes : int
+        Bytes of the header, with model and copies.
+    transforms : dict of str to int
+        Chunks by transform.
     planes : tuple of PlaneInfo
-        By plane number; chunks that are stored whole count as plane 0.
+        By plane number, of the chunks that have planes. Chunks that are coded as bytes count as
+        plane 0; of chunks of symbols plane 0 is the symbols, 1 the remainders.
+    parts : tuple of PartInfo
+        Of the chunks that a stage took apart.
+    model : ModelInfo or None
+        What the chunks of symbols share.
+    copies : CopiesInfo or None
+        What no chunk holds.
+    missing_extras : tuple of str
+        Extras of this installation, not of the frame, that are missing: with them ``"max"`` tries
+        more, and frames that used them can be decoded.
     """
 
     format_version: int
@@ -306,7 +357,13 @@ class FrameInfo(NamedTuple):
     encoded_nbytes: int
     chunk_nbytes: int
     n_chunks: int
+    header_nbytes: int
+    transforms: dict[str, int]
     planes: tuple[PlaneInfo, ...]
+    parts: tuple[PartInfo, ...]
+    model: ModelInfo | None
+    copies: CopiesInfo | None
+    missing_extras: tuple[str, ...]
 
     @property
     def ratio(self) -> float:
@@ -336,9 +393,13 @@ def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
     {'constant': 1}
     """
     buf = bytes_of(blob).data
-    index = index_of_buffer(buf, resolve_limits(limits))
+    limits = resolve_limits(limits)
+    index = index_of_buffer(buf, limits)
     jobs = jobs_of_chunks(buf, index, 0, index.n_chunks)
     header = index.header
+    of_parts = jobs["layout"] >= FIRST_PARTS
+    with_planes = jobs[~of_parts]
+    n_planes = int(with_planes["n_streams"].max(initial=0))
     return FrameInfo(
         format_version=FORMAT_VERSION,
         dtype=_name(header.dtype),
@@ -349,8 +410,44 @@ def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
         encoded_nbytes=index.nbytes,
         chunk_nbytes=header.chunk_nbytes,
         n_chunks=index.n_chunks,
-        planes=tuple(_plane_info(jobs, p) for p in range(int(jobs["n_streams"].max(initial=0)))),
+        header_nbytes=header.nbytes,
+        transforms=_transforms(jobs),
+        planes=tuple(_plane_info(with_planes, p) for p in range(n_planes)),
+        parts=_parts_info(buf, jobs[of_parts], limits),
+        model=None if header.model is None else describe_model(header.model),
+        copies=None
+        if header.copies is None
+        else CopiesInfo(len(header.copies), header.copied_nbytes),
+        missing_extras=best.missing_extras(),
     )
+
+
+def _transforms(jobs: NDArray[np.void]) -> dict[str, int]:
+    found, counts = np.unique(jobs["layout"], return_counts=True)
+    return {TRANSFORMS[t]: n for t, n in zip(found.tolist(), counts.tolist(), strict=True)}
+
+
+def _parts_info(buf: memoryview, jobs: NDArray[np.void], limits: Limits) -> tuple[PartInfo, ...]:
+    """Read the headers of the frames that hold the parts of chunks."""
+    found: dict[tuple[int, int], PartInfo] = {}
+    for job in jobs:
+        transform = int(job["layout"])
+        for p in range(int(job["n_streams"])):
+            at, nbytes = int(job["stream_offset"][p]), int(job["stream_nbytes"][p])
+            try:
+                index = index_of_buffer(buf[at : at + nbytes], limits)
+            except FormatError as error:
+                if error.offset is not None:
+                    error.offset += at
+                raise
+            info = found.get((transform, p)) or PartInfo(TRANSFORMS[transform], p, {}, 0, 0)
+            name = index.header.dtype.name
+            found[transform, p] = info._replace(
+                dtypes={**info.dtypes, name: info.dtypes.get(name, 0) + 1},
+                content_nbytes=info.content_nbytes + index.restored_nbytes,
+                encoded_nbytes=info.encoded_nbytes + nbytes,
+            )
+    return tuple(found[key] for key in sorted(found))
 
 
 def _name(dtype: DType) -> str | None:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from z4ai import frame
-from z4ai._fast import chunks, planes
 from z4ai._fast.chunks import JOB, BytesBuilder
-from z4ai.codecs import FRAME, ZSTD, run, zstd
+from z4ai.candidates import encode_best
+from z4ai.codecs import run
 from z4ai.copies import dense, find
-from z4ai.dtypes import BYTES1
-from z4ai.parts import MATCHES, split_chunk
-from z4ai.plan import MATCH_LEVELS, PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
+from z4ai.parts import MAX_DEPTH, ZEROS
+from z4ai.plan import PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameEncoder", "encode_content", "encode_frame", "find_copies"]
 
+# Up to here the tier below is tried as well: where everything is small, samples say little.
+_SURE_NBYTES = 1 << 16
 # Repeats are not looked for in less.
 _LEAST_COPIED_NBYTES = 1 << 15
 _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
@@ -151,96 +152,34 @@ class FrameEncoder:
     ) -> int:
         """Encode jobs of one frame, or of several of one kind of plan; -> where the last one ends."""
         plan = self.plan
-        if plan.stages:
-            return run.encode_each(
-                lambda job: self._encode_chunk(content, job, models), out, offset, jobs, threads
-            )
         if plan.zstd_levels is not None:
             return run.encode_library_run(
-                content, out, offset, jobs, _GAP, _GAP_STREAM, threads, plan.zstd_levels
+                content, out, offset, jobs, _GAP, _GAP_STREAM, threads, plan.zstd_levels, plan.long
             )
-        return run.encode_run(content, out, offset, jobs, _GAP, _GAP_STREAM, threads, models)
+        if not plan.stages and plan.effort != "max":
+            return run.encode_run(content, out, offset, jobs, _GAP, _GAP_STREAM, threads, models)
 
-    def _encode_chunk(
-        self, content: NDArray[np.uint8], job: np.void, models: Sequence[NDArray[np.uint8]]
-    ) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
-        """Encode one chunk by the kernels and by parts; -> the smaller one's job and bytes."""
-        plan, dtype = self.plan, self.header.dtype
-        row = np.array([job])
-        row["lead"] = 0
-        begin, nbytes = int(job["content_offset"]), int(job["content_nbytes"])
-        out = np.empty(run.encode_bound(nbytes, plan.transform, _GAP, _GAP_STREAM), np.uint8)
-        end = chunks.encode(
-            content, out, 0, row.view(np.uint8), _GAP, _GAP_STREAM, 1, models=models
+        def encode_one(job: np.void) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
+            return encode_best(
+                content,
+                job,
+                plan,
+                self.header.dtype,
+                models,
+                (_GAP, _GAP_STREAM),
+                self._encode_part,
+            )
+
+        slow = plan.effort == "max"
+        return run.encode_each(encode_one, out, offset, jobs, threads, slow=slow)
+
+    def _encode_part(self, part: Part, transform: int) -> bytes:
+        """Make a frame of a part; what is left beside zeros may have a structure again."""
+        depth = self.plan.depth + 1 if transform == ZEROS else MAX_DEPTH
+        plan = make_plan(part.dtype, self.plan.effort)._replace(
+            chunk_nbytes=PART_CHUNK_NBYTES, depth=depth
         )
-        out = out[:end]
-        if MATCHES in plan.stages:
-            levels = MATCH_LEVELS[plan.effort]
-            row, out = self._match(content[begin : begin + nbytes], row, out, levels)
-            end = len(out)
-        n = nbytes // dtype.width * dtype.width
-        elements = content[begin : begin + n]
-        if self.header.big_endian:
-            native = np.empty(n, np.uint8)
-            planes.swap_bytes(elements, dtype.width, native)
-            elements = native
-        first = int(job["seed"]) // dtype.width
-        found = split_chunk(plan.stages, elements, dtype, plan.row, first, self._encode_part)
-        if found is None:
-            return row, out
-        at = _GAP + len(found.streams) * _GAP_STREAM
-        size = at + len(found.params) + sum(map(len, found.streams)) + nbytes - n
-        if size >= end:
-            return row, out
-        out = np.empty(size, np.uint8)
-        put = out[at : at + len(found.params)]
-        put[:] = np.frombuffer(found.params, np.uint8)
-        at += len(found.params)
-        row["layout"] = found.transform
-        row["n_streams"] = len(found.streams)
-        row["params_nbytes"] = len(found.params)
-        row["model"] = 0
-        for p in reversed(range(len(found.streams))):
-            stream = np.frombuffer(found.streams[p], np.uint8)
-            row["stream_codec"][0, p] = FRAME
-            row["stream_offset"][0, p] = at
-            row["stream_nbytes"][0, p] = len(stream)
-            out[at : at + len(stream)] = stream
-            at += len(stream)
-        row["tail_offset"] = at
-        row["encoded_nbytes"] = size
-        out[at:] = content[begin + n : begin + nbytes]
-        return row, out
-
-    def _match(
-        self,
-        chunk: NDArray[np.uint8],
-        row: NDArray[np.void],
-        out: NDArray[np.uint8],
-        levels: tuple[int, ...],
-    ) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
-        """Encode a chunk as bytes by the Zstandard library, if that is smaller than `out`."""
-        stream = min((zstd.encode(chunk.data, level) for level in levels), key=len)
-        at = _GAP + _GAP_STREAM
-        if at + len(stream) >= len(out):
-            return row, out
-        matched = np.array(row)
-        for field in ("params_nbytes", "model", "rows_nbytes", "rare_nbytes", "n_rare", "n_raw"):
-            matched[field] = 0
-        matched["layout"] = BYTES1
-        matched["n_streams"] = 1
-        matched["stream_codec"][0, 0] = ZSTD
-        matched["stream_offset"][0, 0] = at
-        matched["stream_nbytes"][0, 0] = len(stream)
-        matched["tail_offset"] = matched["encoded_nbytes"] = at + len(stream)
-        out = np.empty(at + len(stream), np.uint8)
-        out[at:] = np.frombuffer(stream, np.uint8)
-        return matched, out
-
-    def _encode_part(self, part: Part) -> bytes:
-        plan = make_plan(part.dtype, self.plan.effort)._replace(chunk_nbytes=PART_CHUNK_NBYTES)
-        depth = self.plan.depth + 1
-        plan = adapt_plan(plan._replace(depth=depth), part.content, part.dtype, None)
+        plan = adapt_plan(plan, part.content, part.dtype, None)
         header = frame.FrameHeader(part.dtype, len(part.content), plan.chunk_nbytes)
         return encode_frame(part.content, header, plan, 1)
 
@@ -271,19 +210,43 @@ def find_copies(
 def encode_content(
     content: NDArray[np.uint8],
     header: frame.FrameHeader,
-    plan: Plan,
+    effort: str,
     shape: tuple[int, ...] | None,
     threads: int | None,
 ) -> bytes:
-    """Compress a whole content that lies in memory; the chunk size of `header` may change.
+    """Compress a whole content that lies in memory.
 
-    shape : of the elements, in the order of the content.
+    Parameters
+    ----------
+    content : ndarray of uint8
+        The content.
+    header : FrameHeader
+        As it will be written, except that chunk size and copies are chosen here.
+    effort : str
+        The tier.
+    shape : tuple of int or None
+        Of the elements, in the order of the content.
+    threads : int or None
+        The caller's wish.
     """
-    if plan.effort != "fast":
-        copies, content, shape = find_copies(content, header.dtype, shape)
-        header = header._replace(copies=copies, content_nbytes=len(content))
-        plan = adapt_plan(plan, content, header.dtype, shape, big_endian=header.big_endian)
-    return encode_frame(content, header._replace(chunk_nbytes=plan.chunk_nbytes), plan, threads)
+    plan = make_plan(header.dtype, effort)
+    if effort == "fast":
+        return encode_frame(content, header._replace(chunk_nbytes=plan.chunk_nbytes), plan, threads)
+    whole, whole_shape = content, shape
+    copies, content, shape = find_copies(content, header.dtype, shape)
+    header = header._replace(copies=copies, content_nbytes=len(content))
+    plan = adapt_plan(plan, content, header.dtype, shape, big_endian=header.big_endian)
+    header = header._replace(chunk_nbytes=plan.chunk_nbytes)
+    coded = encode_frame(content, header, plan, threads)
+    if effort == "balanced" and len(whole) <= _SURE_NBYTES:
+        below = header._replace(copies=None, content_nbytes=len(whole))
+        return min(coded, encode_content(whole, below, "fast", None, threads), key=len)
+    if effort == "max":
+        # Searching is no promise: what the tier below makes is the least that counts.
+        below = header._replace(copies=None, content_nbytes=len(whole))
+        other = encode_content(whole, below, "balanced", whole_shape, threads)
+        return min(coded, other, key=len)
+    return coded
 
 
 def encode_frame(

@@ -120,7 +120,7 @@ class FrameHeader(NamedTuple):
 
     dtype: DType
     content_nbytes: int | None
-    chunk_nbytes: int
+    chunk_nbytes: int = 1 << 20
     shape: tuple[int, ...] | None = None
     fortran: bool = False
     big_endian: bool = False

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from z4ai.dtypes import DType
     from z4ai.stages._part import Part
 
-__all__ = ["MATCHES", "MAX_DEPTH", "STAGES", "SplitChunk", "find_stages", "join_chunk", "split_chunk"]
+__all__ = ["MATCHES", "MAX_DEPTH", "ZEROS", "STAGES", "SplitChunk", "find_stages", "join_chunk", "split_chunk"]
 
 # By transform; imported when they are needed.
-STAGES = {16: "zeros", 17: "palette", 18: "grid", 19: "steps"}
+ZEROS = 16
+STAGES = {ZEROS: "zeros", 17: "palette", 18: "grid", 19: "steps"}
 # Beside them: elements that come again, for the match finder of the Zstandard library.
 MATCHES = 0
 # Parts may have parts, which have none.
@@ -60,25 +61,30 @@ def _stage(transform: int) -> Any:
 
 
 def find_stages(
-    content: NDArray[np.uint8], dtype: DType, row: int, *, only: Sequence[int] | None = None
-) -> tuple[int, ...]:
-    """Find the stages that a content has a structure for, by two pieces of it."""
+    content: NDArray[np.uint8], dtype: DType, row: int
+) -> tuple[tuple[int, ...], bool]:
+    """Find the stages that a content has a structure for, by two pieces of it.
+
+    Returns
+    -------
+    stages, sure : tuple of int, bool
+        Transforms; and whether one of them fits both pieces, so that nothing else will be needed.
+    """
     width = dtype.width
     size = min(len(content), _GLANCE_NBYTES) // width * width
     if size == 0:
-        return ()
+        return (), False
     middle = (len(content) - size) // 2 // width * width
+    sure = False
     found = [MATCHES] if _has_matches(content[middle : middle + size], width) else []
     for transform in _ORDER:
-        if only is not None and transform not in only:
-            continue
         stage = _stage(transform)
-        for begin in sorted({0, middle}):
-            piece = content[begin : begin + size]
-            if stage.split(piece, dtype, row, begin // width) is not None:
-                found.append(transform)
-                break
-    return tuple(found)
+        pieces = [(begin, content[begin : begin + size]) for begin in sorted({0, middle})]
+        fits = [stage.split(piece, dtype, row, at // width) is not None for at, piece in pieces]
+        if any(fits):
+            found.append(transform)
+            sure = sure or all(fits)
+    return tuple(found), sure
 
 
 def _has_matches(content: NDArray[np.uint8], width: int) -> bool:
@@ -99,7 +105,7 @@ def split_chunk(
     dtype: DType,
     row: int,
     first: int,
-    encode: Callable[[Part], bytes],
+    encode: Callable[[Part, int], bytes],
 ) -> SplitChunk | None:
     """Take a chunk apart by the stage that makes it the smallest.
 
@@ -112,7 +118,7 @@ def split_chunk(
     dtype, row, first
         As the stages take them.
     encode : callable
-        Makes a frame of a part.
+        Makes a frame of a part of the chunk of that transform.
     """
     best = None
     least = len(content)
@@ -122,7 +128,7 @@ def split_chunk(
         split = _stage(transform).split(content, dtype, row, first)
         if split is None:
             continue
-        streams = [encode(part) for part in split.parts]
+        streams = [encode(part, transform) for part in split.parts]
         nbytes = len(split.params) + sum(map(len, streams))
         if nbytes < least:
             best, least = SplitChunk(transform, split.params, streams), nbytes

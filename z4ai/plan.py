@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     from z4ai.dtypes import DType
     from z4ai.model import Model
 
-__all__ = ["MATCH_LEVELS", "PART_CHUNK_NBYTES", "STORE_PLAN", "Plan", "adapt_plan", "make_plan"]
+__all__ = ["PART_CHUNK_NBYTES", "STORE_PLAN", "Plan", "adapt_plan", "make_plan"]
 
 # One chunk of planes, its output and its scratch fit a second-level cache; see docs/performance.md.
 CHUNK_NBYTES = 1 << 20
 # Opaque bytes go through a match finder, which wants more to look back on.
 OPAQUE_CHUNK_NBYTES = 4 << 20
+# And more still where it is told to look further than its window.
+LONG_CHUNK_NBYTES = 16 << 20
 # Parts are frames with headers of their own: fewer of them are smaller.
 PART_CHUNK_NBYTES = 4 << 20
 
 _FP16 = resolve("fp16")
 # Every level of a tier is tried and the smallest result kept, so no tier is larger than the one
 # below it.
-MATCH_LEVELS = {"fast": (3,), "balanced": (3, 9), "max": (3, 9, 19)}
+_MATCH_LEVELS = {"fast": (3,), "balanced": (3, 9), "max": (3, 9, 19)}
 _ZSTD_LEVELS = {"fast": (3,), "balanced": (3,), "max": (3, 19)}
 
 
@@ -51,6 +53,8 @@ class Plan(NamedTuple):
         For chunks of symbols.
     transform : int
         What the chunks are tried as first: symbols, or `layout`.
+    long : bool
+        Large chunks for the library are searched for distant matches.
     stages : tuple of int
         Transforms to parts that are tried as well.
     row : int
@@ -66,9 +70,15 @@ class Plan(NamedTuple):
     effort: str
     model: Model | None
     transform: int
+    long: bool = False
     stages: tuple[int, ...] = ()
     row: int = 0
     depth: int = 0
+
+    @property
+    def match_levels(self) -> tuple[int, ...]:
+        """Levels of the Zstandard library for elements that come again."""
+        return _MATCH_LEVELS[self.effort]
 
     def without_model(self) -> Plan:
         """Return the same plan for planes."""
@@ -83,7 +93,9 @@ def make_plan(dtype: DType, effort: str) -> Plan:
     """Choose how to code content of `dtype` at a tier, as far as that does not depend on it."""
     if dtype is OPAQUE:
         levels = _ZSTD_LEVELS[effort]
-        return Plan(OPAQUE_CHUNK_NBYTES, BYTES1, BYTES1, levels, effort, None, BYTES1)
+        long = effort != "fast"
+        chunk_nbytes = LONG_CHUNK_NBYTES if long else OPAQUE_CHUNK_NBYTES
+        return Plan(chunk_nbytes, BYTES1, BYTES1, levels, effort, None, BYTES1, long)
     # A skewed sign of fp16 is worth a place beside the exponent: then its plain bytes are the
     # better planes.
     other = BYTES2 if dtype is _FP16 else dtype.layout
@@ -120,10 +132,12 @@ def adapt_plan(
         return plan
     if plan.depth < MAX_DEPTH and not big_endian:
         row = prod(shape[1:]) if shape is not None and len(shape) > 1 else 0
-        stages = find_stages(content, dtype, row)
+        stages, sure = find_stages(content, dtype, row)
         if stages:
             chunk_nbytes = max(plan.chunk_nbytes, PART_CHUNK_NBYTES)
             plan = plan._replace(stages=stages, row=row, chunk_nbytes=chunk_nbytes)
+        if sure:
+            return plan
     n = (len(content) if nbytes is None else nbytes) // dtype.width
     model = choose_model(
         content, dtype, shape, n, big_endian=big_endian, thorough=plan.effort == "max"

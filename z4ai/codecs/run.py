@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from z4ai._fast import _threads, chunks, hashing
-from z4ai.codecs import BROTLI, STORE, ZSTD, brotli, zstd
+from z4ai.codecs import BROTLI, STORE, ZSTD, best, brotli, zstd
 from z4ai.dtypes import BYTES1
 from z4ai.errors import ChecksumError, CorruptError, FormatError
 
@@ -22,6 +22,8 @@ __all__ = ["decode_run", "encode_bound", "encode_each", "encode_library_run", "e
 _CORRUPT, _TRUNCATED, _UNSUPPORTED, _CAPACITY, _CHECKSUM = -1, -2, -3, -4, -5
 # From this level of the Zstandard library on, a chunk may take seconds.
 _SLOW_LEVEL = 10
+# Window of level 3: what lies further apart only a search for distant matches finds.
+_LEAST_LONG_NBYTES = 2 << 20
 # Z4_CODEC_PLAIN of z4_chunk.h, never on the wire: the bytes of a plane, or one a remainder.
 _PLAIN = 254
 # Transforms from here on make a chunk of parts.
@@ -68,17 +70,27 @@ def encode_library_run(
     gap_stream: int,
     threads: int | None,
     levels: tuple[int, ...],
+    long: bool,
 ) -> int:
-    """Encode chunks as opaque bytes by the Zstandard library, or store them; as `encode_run`."""
+    """Encode chunks as opaque bytes by the Zstandard library, or store them; as `encode_run`.
+
+    levels : each is tried; none stores. long : large chunks are also searched for distant matches,
+    and the highest levels followed by what else the costly coders have.
+    """
 
     def encode_one(job: np.void) -> tuple[int, NDArray[np.uint8], int]:
         begin = int(job["content_offset"])
         chunk = content[begin : begin + int(job["content_nbytes"])]
         checksum = hashing.xxh3_64(chunk, int(job["seed"]))
-        best = min((zstd.encode(chunk.data, level) for level in levels), key=len, default=None)
-        if best is None or len(best) >= len(chunk):
+        ways = _ways(len(chunk), long=long)
+        tries = (zstd.encode(chunk.data, level, long=way) for level in levels for way in ways)
+        coded = min(tries, key=len, default=None)
+        codec = ZSTD
+        if slow and coded is not None:
+            codec, coded = best.refine(chunk, len(coded)) or (ZSTD, coded)
+        if coded is None or len(coded) >= len(chunk):
             return STORE, chunk, checksum
-        return ZSTD, np.frombuffer(best, np.uint8), checksum
+        return codec, np.frombuffer(coded, np.uint8), checksum
 
     slow = max(levels, default=0) >= _SLOW_LEVEL
     encoded = _map(encode_one, jobs, threads, slow=slow)
@@ -99,15 +111,24 @@ def encode_library_run(
     return offset
 
 
+def _ways(nbytes: int, *, long: bool) -> tuple[bool, ...]:
+    """With or without a search for distant matches: it pays from some MiB on, on all that is known."""
+    if not long or nbytes <= _LEAST_LONG_NBYTES:
+        return (False,)
+    return (True,) if nbytes > 4 * _LEAST_LONG_NBYTES else (False, True)
+
+
 def encode_each(
     encode_one: Callable[[np.void], tuple[NDArray[np.void], NDArray[np.uint8]]],
     out: NDArray[np.uint8],
     offset: int,
     jobs: NDArray[np.void],
     threads: int | None,
+    *,
+    slow: bool = False,
 ) -> int:
     """Encode chunks by a function that returns the job and the bytes of one; as `encode_run`."""
-    encoded = _map(encode_one, jobs, threads)
+    encoded = _map(encode_one, jobs, threads, slow=slow)
     for k, (row, chunk) in enumerate(encoded):
         begin = offset + int(jobs["lead"][k])
         row["encoded_offset"] = begin

@@ -12,7 +12,7 @@ from z4ai._fast import _threads
 from z4ai._fast.chunks import JOB
 from z4ai.codecs import run
 from z4ai.container.source import Scratch
-from z4ai.encoder import FrameEncoder, find_copies
+from z4ai.encoder import FrameEncoder, encode_content, find_copies
 from z4ai.plan import PART_CHUNK_NBYTES, Plan, adapt_plan, make_plan
 
 if TYPE_CHECKING:
@@ -169,25 +169,17 @@ class FrameWaves:
                 else:
                     sample = _sample(dtype, shape, nbytes, read_into)
                 rows = _rows_of(shape, dtype, nbytes, len(sample))
-                copies = None
-                if len(sample) == nbytes and self._effort != "fast":
-                    copies, sample, rows = find_copies(sample, dtype, rows)
-                plan = adapt_plan(
-                    plan, sample, dtype, rows, nbytes=nbytes if copies is None else None
-                )
+                plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
+                if len(sample) == nbytes and self._is_special(plan, sample, dtype, rows):
+                    self._add_encoded(number, dtype, sample, rows)
+                    return number
                 if take < nbytes and take % plan.chunk_nbytes:
                     plan = plan._replace(stages=(), chunk_nbytes=chunk_nbytes)
-                alone = bool(plan.stages) or plan.zstd_levels != self._levels
-                alone = alone or copies is not None
+                alone = bool(plan.stages) or plan.effort == "max"
                 if alone:
                     self.flush()
-                if copies is not None:
-                    content, begin, nbytes = sample, 0, len(sample)
-                    offset, take = 0, self._take(nbytes, plan)
-                if alone:
                     self._content = content
-                header = frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes, copies=copies)
-                encoder = FrameEncoder(header, plan)
+                encoder = FrameEncoder(frame.FrameHeader(dtype, nbytes, plan.chunk_nbytes), plan)
             last = done + take == nbytes
             self._push(number, encoder, offset, take, first=done == 0, last=last)
             done += take
@@ -196,6 +188,34 @@ class FrameWaves:
                 self._content = content
             if last:
                 return number
+
+    def _is_special(
+        self, plan: Plan, content: NDArray[np.uint8], dtype: DType, shape: tuple[int, ...] | None
+    ) -> bool:
+        """Tell whether a frame is made in ways of its own, and not by the kernels in a wave."""
+        if plan.effort == "fast" or not len(content):
+            return False
+        if plan.effort == "max" or plan.stages:
+            return True
+        return find_copies(content, dtype, shape)[0] is not None
+
+    def _add_encoded(
+        self,
+        number: int,
+        dtype: DType,
+        content: NDArray[np.uint8],
+        shape: tuple[int, ...] | None,
+    ) -> None:
+        """Write a frame by itself, of content that is in memory as a whole."""
+        header = frame.FrameHeader(dtype, len(content))
+        encoded = encode_content(content, header, self._effort, shape, self._threads)
+        self.flush()
+        self._sink.room(len(encoded))[:] = np.frombuffer(encoded, np.uint8)
+        self._sink.commit(len(encoded))
+        self.frames[number] = self.position, len(encoded)
+        self.position += len(encoded)
+        if self._done is not None:
+            self._done(len(content))
 
     def _take(self, nbytes: int, plan: Plan) -> int:
         """Content of the frame that goes into this wave, or into the next if none fits."""
