@@ -5,7 +5,10 @@ from __future__ import annotations
 from z4ai import errors
 from z4ai.array import compress_array, decompress_array
 from z4ai.codec import (
+    CopiesInfo,
     FrameInfo,
+    ModelInfo,
+    PartInfo,
     PlaneInfo,
     compress,
     compress_bound,
@@ -18,8 +21,11 @@ from z4ai.options import Limits
 from z4ai.stream import compress_stream, decompress_stream
 
 __all__ = [
+    "CopiesInfo",
     "FrameInfo",
     "Limits",
+    "ModelInfo",
+    "PartInfo",
     "PlaneInfo",
     "__version__",
     "compress",

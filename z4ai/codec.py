@@ -19,6 +19,7 @@ from z4ai.encoder import encode_content
 from z4ai.errors import FormatError
 from z4ai.model import ModelInfo, describe_model
 from z4ai.options import Limits, resolve_effort, resolve_limits
+from z4ai.plan import STORE_PLAN
 from z4ai.probe import is_auto, resolve_or_guess
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from z4ai.codecs import run
 from z4ai.copies import expand
 from z4ai.dtypes import OPAQUE, dtype_of_code
 from z4ai.errors import CorruptError, LimitError, TruncatedError
-
 from z4ai.options import Limits
 from z4ai.parts import MAX_DEPTH, join_chunk
 
@@ -234,9 +233,7 @@ def decode_jobs(
     )
 
 
-def _join(
-    encoded: NDArray[np.uint8], content: NDArray[np.uint8], job: np.void, depth: int
-) -> None:
+def _join(encoded: NDArray[np.uint8], content: NDArray[np.uint8], job: np.void, depth: int) -> None:
     """Restore a chunk that is made of parts."""
     buf = encoded.data
     offset = int(job["encoded_offset"])

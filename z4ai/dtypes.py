@@ -17,6 +17,26 @@ LAYOUT_WIDTHS = (1, 2, 4, 8, 2, 4, 8)
 # Transforms to symbols, as in docs/format/codecs/symbols.md: widths of all transforms.
 SYMBOLS1, SYMBOLS2, SYMBOLS2H, SYMBOLS4, SYMBOLS8 = range(7, 12)
 TRANSFORM_WIDTHS = (*LAYOUT_WIDTHS, 1, 2, 2, 4, 8)
+# As in docs/format/ids.md; those from 16 on make parts of a chunk.
+TRANSFORMS = {
+    BYTES1: "bytes1",
+    BYTES2: "bytes2",
+    BYTES4: "bytes4",
+    BYTES8: "bytes8",
+    FLOAT2: "float2",
+    FLOAT4: "float4",
+    FLOAT8: "float8",
+    SYMBOLS1: "symbols1",
+    SYMBOLS2: "symbols2",
+    SYMBOLS2H: "symbols2h",
+    SYMBOLS4: "symbols4",
+    SYMBOLS8: "symbols8",
+    16: "zeros",
+    17: "palette",
+    18: "grid",
+    19: "steps",
+}
+FIRST_PARTS = 16
 _SYMBOLS_OF_LAYOUT = {BYTES1: SYMBOLS1, FLOAT2: SYMBOLS2, FLOAT4: SYMBOLS4, FLOAT8: SYMBOLS8}
 
 

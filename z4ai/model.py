@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from z4ai.dtypes import DType
 
-__all__ = ["Model", "choose_model", "parse_model"]
+__all__ = ["Model", "ModelInfo", "choose_model", "describe_model", "parse_model"]
 
 _FIXED = Struct("<HBB")
 # z4_model of z4_model.h.
@@ -89,6 +89,31 @@ class Model(NamedTuple):
 
     record: bytes
     block: NDArray[np.uint8]
+
+
+class ModelInfo(NamedTuple):
+    """What the chunks of symbols of a frame share.
+
+    Attributes
+    ----------
+    n_contexts : int
+        Tables of symbols.
+    period : int
+        Elements of a row, as the contexts see them; 0 where there are neither rows nor columns.
+    rows, columns : bool
+        Whether rows and columns have classes that contexts follow from.
+    """
+
+    n_contexts: int
+    period: int
+    rows: bool
+    columns: bool
+
+
+def describe_model(block: NDArray[np.uint8]) -> ModelInfo:
+    """Tell what is in a model that has been parsed."""
+    _, count, period, _, has, *_ = _BLOCK.unpack_from(block)
+    return ModelInfo(count, period, bool(has & _ROWS), bool(has & _COLUMNS))
 
 
 # --- On the wire ----------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from z4ai._wire import FORMAT_VERSION
 from z4ai.cli import _files, _show
 from z4ai.cli._files import CONTAINER, FRAME, PIPE, PLAIN, SAFETENSORS, UsageError
 from z4ai.errors import FormatError
+from z4ai.probe import AUTO
 from z4ai.safetensors import ZstnReader, compress_file, decompress_file, read_header
 from z4ai.stream import compress_stream, decompress_stream, stats_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["COMMANDS", "Result"]
 
@@ -63,9 +64,11 @@ def compress(args: argparse.Namespace, name: str) -> Result:
             else:
                 with _files.output_file(target) as out_file:
                     stats = compress_stream(
-                        bar.reading(file), out_file, dtype=args.dtype, **options
+                        bar.reading(file), out_file, dtype=args.dtype or AUTO, **options
                     )
     sizes = _show.smaller(stats["original_bytes"], stats["compressed_bytes"])
+    if kind != SAFETENSORS and args.dtype is None:
+        sizes += f", taken for {stats['dtype'] or 'opaque bytes'}"
     record = {"output": target, "container": _CONTAINERS[kind], **stats}
     return Result(record, _report(name, target, sizes))
 
@@ -126,6 +129,9 @@ def info(args: argparse.Namespace, name: str) -> Result:
     record = {"container": "z4ai", **found._asdict()}
     record |= stats_of(record.pop("content_nbytes"), record.pop("encoded_nbytes"))
     record["planes"] = [plane._asdict() | {"ratio": plane.ratio} for plane in found.planes]
+    record["parts"] = [part._asdict() for part in found.parts]
+    for key in ("model", "copies"):
+        record[key] = record[key] and record[key]._asdict()
 
     def show() -> None:
         dtype = found.dtype or "opaque"
@@ -138,28 +144,58 @@ def info(args: argparse.Namespace, name: str) -> Result:
             ("content", _exact(found.content_nbytes)),
             ("encoded", f"{_exact(found.encoded_nbytes)}, ratio {found.ratio:.3f}"),
             ("chunks", f"{found.n_chunks} of {_show.human(found.chunk_nbytes)} at most"),
+            *_coding(found),
         ]
         if found.shape is not None:
             rows.insert(3, ("shape", f"{_shape(found.shape)}, order {found.order}"))
         _show.fields(rows)
-        if found.planes:
+        coded = [
+            [
+                str(plane.plane),
+                _times(plane.codecs),
+                _show.human(plane.content_nbytes),
+                _show.human(plane.encoded_nbytes),
+                f"{plane.ratio:.3f}",
+            ]
+            for plane in found.planes
+        ]
+        if coded:
             print()
-            _show.table(
-                ["plane", "codecs", "content", "encoded", "ratio"],
-                [
-                    [
-                        str(plane.plane),
-                        ", ".join(f"{codec_} x {n}" for codec_, n in plane.codecs.items()),
-                        _show.human(plane.content_nbytes),
-                        _show.human(plane.encoded_nbytes),
-                        f"{plane.ratio:.3f}",
-                    ]
-                    for plane in found.planes
-                ],
-                left=2,
-            )
+            _show.table(["plane", "codecs", "content", "encoded", "ratio"], coded, left=2)
+        parts = [
+            [
+                f"{part.transform} {part.part}",
+                _times(part.dtypes),
+                _show.human(part.content_nbytes),
+                _show.human(part.encoded_nbytes),
+            ]
+            for part in found.parts
+        ]
+        if parts:
+            print()
+            _show.table(["part", "dtypes", "content", "encoded"], parts, left=2)
 
     return Result(record, show)
+
+
+def _coding(found: codec.FrameInfo) -> Iterator[tuple[str, str]]:
+    """Say how the chunks of a frame are coded, beside their planes and parts."""
+    if found.transforms:
+        yield "transforms", _times(found.transforms)
+    if found.model is not None:
+        by = [name for name in ("rows", "columns") if getattr(found.model, name)]
+        text = f"{found.model.n_contexts} contexts" if found.model.n_contexts > 1 else "1 context"
+        if by:
+            text += f" by {' and '.join(by)} of {found.model.period} elements"
+        yield "model", text
+    if found.copies is not None:
+        yield "copies", f"{found.copies.n_copies}, {_exact(found.copies.nbytes)} of content"
+    for extra in found.missing_extras:
+        yield "missing", f"z4ai[{extra}] is not installed: max tries less without it"
+
+
+def _times(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} x {n}" for name, n in counts.items())
 
 
 def _mapped(file: BinaryIO) -> Any:
@@ -240,7 +276,7 @@ def ls(args: argparse.Namespace, name: str) -> Result:
                             reader.dtype(t),
                             reader.shape(t),
                             reader.nbytes(t),
-                            reader.frame_size(t),
+                            reader.encoded_nbytes(t),
                         )
                         for t in reader.names()
                     ]

@@ -9,6 +9,7 @@ from z4ai import __version__
 from z4ai._fast import _dispatch, _threads
 from z4ai.dtypes import resolve
 from z4ai.options import EFFORTS
+from z4ai.probe import is_auto
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,8 @@ of a pipe went away; 143 terminated
 
 def _dtype(text: str) -> str:
     try:
-        resolve(text)
+        if not is_auto(text):
+            resolve(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
@@ -102,8 +104,8 @@ def make_parser() -> argparse.ArgumentParser:
     compress.add_argument(
         "--dtype",
         type=_dtype,
-        help="type of the elements of a file that is not .safetensors: bf16, fp16, fp32, ... "
-        "(default: opaque bytes)",
+        help="type of the elements of a file that is not .safetensors: bf16, fp16, fp32, ..., "
+        "opaque, or auto, which guesses (default: auto)",
     )
     compress.add_argument(
         "--effort",
@@ -111,7 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="decode speed against size (default: balanced)",
     )
     compress.add_argument(
-        "--raw", action="store_true", help="take a .safetensors file as plain bytes too"
+        "--raw", action="store_true", help="take a .safetensors file like any other file"
     )
     add("decompress", "Restore what was compressed, byte for byte.", output, threads)
     add("info", "Describe frames and containers without decoding them.")

@@ -66,7 +66,7 @@ def say(text: str) -> None:
 def fields(rows: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one pair a line."""
     for name, value in rows:
-        print(f"{name:<10}{printable(value)}")
+        print(f"{name:<12}{printable(value)}")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from functools import cached_property
 from operator import index as as_int
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ class ZstnReader:
         >>> from z4ai.safetensors import ZstnReader, compress_file
         >>> _ = compress_file("model.safetensors", "model.zstn")
         >>> with open("model.zstn", "rb") as file, ZstnReader.open(file) as reader:
-        ...     len(reader), reader.metadata(), reader.frame_size("encoder.bias") < 256
+        ...     len(reader), reader.metadata(), reader.encoded_nbytes("encoder.bias") < 256
         (2, {'format': 'pt'}, True)
         """
         source = open_source(file)
@@ -203,6 +204,23 @@ class ZstnReader:
     def frame_offset(self, name: str) -> int:
         """Return where that frame begins in the file; the same for tensors that share one."""
         return self._tensor(name)[1][0]
+
+    def encoded_nbytes(self, name: str) -> int:
+        """Return the bytes that a tensor takes: its frame, or its part of one by content.
+
+        Small tensors may lie behind one another in one frame. Tensors that are the same bytes
+        (tied weights) take them together: each is told to take all.
+        """
+        tensor, (offset, nbytes, _) = self._tensor(name)
+        return -(-nbytes * tensor.nbytes // self._held[offset]) if nbytes else 0
+
+    @cached_property
+    def _held(self) -> dict[int, int]:
+        """Content of each frame, by its offset, as far as tensors lie in it."""
+        held: dict[int, int] = {}
+        for _, (tensor, (offset, _, begin)) in _pairs(self._container):
+            held[offset] = max(held.get(offset, 1), begin + tensor.nbytes)
+        return held
 
     @property
     def original_nbytes(self) -> int:
