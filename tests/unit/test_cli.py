@@ -25,6 +25,7 @@ from z4ai.cli import main
 from z4ai.cli._commands import COMMANDS
 from z4ai.cli._files import UsageError, compressed_name, kind_of, restored_name
 from z4ai.cli._show import human, printable
+from z4ai.codecs import best
 
 DATA, USAGE, SYSTEM, INTERRUPTED, PIPE, TERMINATED = 1, 2, 3, 130, 141, 143
 
@@ -105,6 +106,12 @@ def one_line(text: str | bytes) -> str:
     assert len(lines) == 1, text
     assert lines[0].startswith("z4ai: ")
     return lines[0]
+
+
+def one_told(text: str) -> str:
+    """The only line of a report."""
+    (line,) = text.splitlines()
+    return line
 
 
 # --- Names and kinds ------------------------------------------------------------------------------
@@ -215,8 +222,26 @@ def test_options_reach_the_encoder() -> None:
         options = ["--dtype", "F32", "--effort", effort, "--threads", "2"]
         assert main(["compress", "-q", "-f", *options, "w.bin"]) == 0
         assert z4ai.decompress(Path("w.bin.z4ai").read_bytes()) == weights()
-    assert main(["compress", "-q", "-f", "w.bin"]) == 0
+    assert main(["compress", "-q", "-f", "--dtype", "opaque", "w.bin"]) == 0
     assert z4ai.info(Path("w.bin.z4ai").read_bytes()).dtype is None
+
+
+@pytest.mark.parametrize("options", [[], ["--dtype", "auto"], ["--dtype", "AUTO", "--raw"]])
+def test_what_a_file_is_taken_for_is_told(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("words").write_bytes(b"some words, and again some words; " * 400)
+    for name, dtype, words in (("w.bin", "fp32", "fp32"), ("words", None, "opaque bytes")):
+        assert main(["compress", "-f", *options, name]) == 0
+        told = one_told(capsys.readouterr().err)
+        assert told.endswith(f", taken for {words}") == (not options)
+        assert main(["compress", "-f", "--json", *options, name]) == 0
+        assert json.loads(capsys.readouterr().out)["dtype"] == dtype
+        blob = Path(f"{name}.z4ai").read_bytes()
+        assert z4ai.info(blob).dtype == dtype
+        assert z4ai.decompress(blob) == Path(name).read_bytes()
+        assert main(["info", f"{name}.z4ai"]) == 0
+        assert (dtype or "opaque") in capsys.readouterr().out
 
 
 def test_several_files_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +259,7 @@ def test_several_files_at_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_info_describes_a_frame(capsys: pytest.CaptureFixture[str]) -> None:
-    array = np.asfortranarray(np.frombuffer(weights(), ">f4").reshape(100, 200))
+    array = np.frombuffer(weights(), "<f4").reshape(100, 200).astype(">f4", order="F")
     blob = z4ai.compress_array(array)
     Path("a.z4ai").write_bytes(blob)
     assert main(["info", "--json", "a.z4ai"]) == 0
@@ -244,10 +269,47 @@ def test_info_describes_a_frame(capsys: pytest.CaptureFixture[str]) -> None:
     expected |= {"compressed_bytes": len(blob), "command": "info", "input": "a.z4ai"}
     assert {key: record[key] for key in expected} == expected
     assert [plane["plane"] for plane in record["planes"]] == [0, 1, 2, 3]
+    assert record["transforms"] == {"symbols4": 1}
+    assert record["model"] == z4ai.info(blob).model._asdict()
+    assert (record["copies"], record["parts"]) == (None, [])
     assert main(["info", "a.z4ai"]) == 0
     text = capsys.readouterr().out
     for word in ("a.z4ai", "fp32, big-endian", "[100, 200], order F", "80000 bytes", "ratio"):
         assert word in text
+    assert re.search(r"^transforms +symbols4 x 1$", text, re.M)
+    assert re.search(r"^model +\d+ contexts?", text, re.M)
+
+
+def test_info_describes_structure(capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(6).normal(size=100_000).astype(np.float32)
+    noise[np.random.default_rng(7).random(100_000) < 0.5] = 0
+    blob = z4ai.compress(np.concatenate([noise, noise]), dtype="fp32")
+    assert z4ai.decompress(blob) == noise.tobytes() * 2
+    Path("s.z4ai").write_bytes(blob)
+    assert main(["info", "--json", "s.z4ai"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["transforms"] == {"zeros": 1}
+    assert record["copies"] == {"n_copies": 1, "nbytes": 400_000}
+    assert [(part["transform"], part["part"]) for part in record["parts"]] == [
+        ("zeros", 0),
+        ("zeros", 1),
+    ]
+    assert record["planes"] == []
+    assert main(["info", "s.z4ai"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^copies +1, 400 kB \(400000 bytes\) of content$", text, re.M)
+    assert re.search(r"^zeros 1 +fp32 x 1 ", text, re.M)
+
+
+def test_info_names_what_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(best.brotli, "is_installed", lambda: False)
+    main(["compress", "-q", "w.bin"])
+    assert main(["info", "w.bin.z4ai"]) == 0
+    assert "z4ai[maxratio] is not installed" in capsys.readouterr().out
+    assert main(["info", "--json", "w.bin.z4ai"]) == 0
+    assert json.loads(capsys.readouterr().out)["missing_extras"] == ["maxratio"]
 
 
 # --- Containers -----------------------------------------------------------------------------------
