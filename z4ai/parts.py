@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from z4ai.dtypes import DType
     from z4ai.stages._part import Part
 
-__all__ = ["MATCHES", "MAX_DEPTH", "ZEROS", "STAGES", "SplitChunk", "find_stages", "join_chunk", "split_chunk"]
+__all__ = [
+    "MATCHES",
+    "MAX_DEPTH",
+    "STAGES",
+    "ZEROS",
+    "SplitChunk",
+    "find_stages",
+    "join_chunk",
+    "split_chunk",
+]
 
 # By transform; imported when they are needed.
 ZEROS = 16
@@ -29,8 +38,10 @@ STAGES = {ZEROS: "zeros", 17: "palette", 18: "grid", 19: "steps"}
 MATCHES = 0
 # Parts may have parts, which have none.
 MAX_DEPTH = 2
-# The order in which they are asked; the first one wins among equals.
-_ORDER = (16, 18, 17, 19)
+# The order in which they are asked. One that gives all elements a code makes the others needless:
+# zeros are a code like any other.
+_ORDER = (18, 17, 16, 19)
+_CODES = (18, 17)
 # Elements of so many bytes do not come again by chance; how many of them are looked at.
 _MATCHED_WIDTH = 4
 _MATCHED = 1 << 13
@@ -84,6 +95,8 @@ def find_stages(
         if any(fits):
             found.append(transform)
             sure = sure or all(fits)
+            if sure and transform in _CODES:
+                break
     return tuple(found), sure
 
 
