@@ -52,6 +52,8 @@ def join(params: bytes, parts: list[bytes], dtype: str, nbytes: int) -> bytes:
     if scale is None:
         raise ValueError(f"wide scales of {dtype}")
     exceptions, minus_zeros = bool(flags & 2), bool(flags & 4)
+    if len(parts) != n_parts(params):
+        raise ValueError(f"{len(parts)} parts, expected {n_parts(params)}")
 
     groups: list[tuple[int, int]] = []
     number_of = []
