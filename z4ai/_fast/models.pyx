@@ -146,7 +146,7 @@ def histogram(const uint8_t[::1] symbols):
 
 
 def cost(const uint32_t[::1] counts):
-    """Return the order-0 size of symbols so counted, in 1/256 bit: integers, the same everywhere."""
+    """Return the order-0 size of symbols so counted, in 1/256 bit, the same everywhere."""
     return z4_survey_cost(&counts[0], <size_t> counts.shape[0]) if counts.shape[0] else 0
 
 
