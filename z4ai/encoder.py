@@ -31,6 +31,8 @@ _SURE_NBYTES = 1 << 16
 # Repeats are not looked for in less.
 _LEAST_COPIED_NBYTES = 1 << 15
 _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
+
+
 class FrameEncoder:
     """Encoder of one frame; remembers what the trailer needs.
 

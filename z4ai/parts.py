@@ -71,9 +71,7 @@ def _stage(transform: int) -> Any:
     return import_module(f"z4ai.stages.{STAGES[transform]}")
 
 
-def find_stages(
-    content: NDArray[np.uint8], dtype: DType, row: int
-) -> tuple[tuple[int, ...], bool]:
+def find_stages(content: NDArray[np.uint8], dtype: DType, row: int) -> tuple[tuple[int, ...], bool]:
     """Find the stages that a content has a structure for, by two pieces of it.
 
     Returns

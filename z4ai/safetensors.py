@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from z4ai.container.st_header import Header, Tensor
 from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
 from z4ai.dtypes import OPAQUE, DType
+from z4ai.encoder import encode_content
 from z4ai.errors import CorruptError, FormatError, TruncatedError
-from z4ai.frame import NO_LIMITS
+from z4ai.frame import NO_LIMITS, FrameHeader
 from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.probe import AUTO, resolve_or_guess
 
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
 # much content closes such a frame, since one of them is never read without its neighbours.
 _SMALL_NBYTES = 1 << 15
 _GROUP_NBYTES = 1 << 18
+# What sharing must save: the index may grow by it.
+_SHARING_NBYTES = 64
+# In the place of an offset: the tensor is the same as another.
+_SAME = -1
 # By what a file is judged that is no safetensors file.
 _RUNS, _RUN_NBYTES = 16, 1 << 16
 
@@ -442,14 +448,14 @@ class _Compression:
         waves = FrameWaves(sink, zstn.HEADER_NBYTES, effort, threads, bar.update)
         tensors = self._header.tensors
         first = same_as(self._source, start, tensors)
-        small = _SmallTensors(waves, self._source)
+        small = _SmallTensors(waves, self._source, effort, threads)
         places: list[tuple[int, int] | None] = []
         n_shared = 0
         for k, tensor in enumerate(tensors):
             if tensor.begin == tensor.end:
                 places.append(None)
             elif first[k] != k:
-                places.append((first[k], -1))
+                places.append((first[k], _SAME))
                 n_shared += 1
                 bar.update(tensor.nbytes)
             elif tensor.nbytes < _SMALL_NBYTES and effort != "fast":
@@ -463,12 +469,14 @@ class _Compression:
         for place in places:
             if place is None:
                 locations.append(zstn.NO_LOCATION)
-            elif place[1] < 0:
-                locations.append(locations[place[0]])
-            else:
-                group, offset = place
-                number = small.numbers[~group] if group < 0 else group
-                locations.append((*waves.frames[number], offset))
+                continue
+            number, offset = place
+            if offset == _SAME:
+                locations.append(locations[number])
+                continue
+            if number < 0:
+                number, offset = small.places[~number]
+            locations.append((*waves.frames[number], offset))
         data_nbytes = self._header.data_nbytes
         end = zstn.write_end(self._header_bytes, locations, data_nbytes, waves.position, effort)
         put(sink, end)
@@ -486,32 +494,32 @@ class _Compression:
 
 
 class _SmallTensors:
-    """Tensors too small for a frame of their own: those of one dtype share one.
+    """Tensors too small for a frame of their own: those of one dtype share one, where that pays.
 
     Attributes
     ----------
-    numbers : list of int
-        Frame of each group, complete after `flush`.
+    places : list of (int, int)
+        Frame of each tensor and its offset in the content; complete after `flush`.
     """
 
-    def __init__(self, waves: FrameWaves, source: Source) -> None:
+    def __init__(self, waves: FrameWaves, source: Source, effort: str, threads: int | None) -> None:
         self._waves = waves
         self._source = source
-        self._open: dict[DType, tuple[int, list[tuple[int, int]], int]] = {}
-        self.numbers: list[int] = []
+        self._effort = effort
+        self._threads = threads
+        self._open: dict[DType, list[tuple[int, NDArray[np.uint8], Tensor]]] = {}
+        self.places: list[tuple[int, int]] = []
 
     def add(self, begin: int, tensor: Tensor) -> tuple[int, int]:
-        """Add a tensor; -> the complement of its group's number, its offset in the content."""
-        dtype = st_header.dtype_of(tensor.dtype)
-        if dtype not in self._open:
-            self._open[dtype] = len(self.numbers), [], 0
-            self.numbers.append(-1)
-        group, members, nbytes = self._open[dtype]
-        members.append((begin, tensor.nbytes))
-        self._open[dtype] = group, members, nbytes + tensor.nbytes
-        if nbytes + tensor.nbytes >= _GROUP_NBYTES:
-            self._close(dtype)
-        return ~group, nbytes
+        """Add a tensor; -> the complement of its number among `places`, and 0."""
+        content = np.empty(tensor.nbytes, np.uint8)
+        self._source.read_into(begin, content.data)
+        members = self._open.setdefault(st_header.dtype_of(tensor.dtype), [])
+        members.append((len(self.places), content, tensor))
+        self.places.append((-1, 0))
+        if sum(len(content) for _, content, _ in members) >= _GROUP_NBYTES:
+            self._close(st_header.dtype_of(tensor.dtype))
+        return ~members[-1][0], 0
 
     def flush(self) -> None:
         """Add the frames of groups that are not full."""
@@ -519,17 +527,25 @@ class _SmallTensors:
             self._close(dtype)
 
     def _close(self, dtype: DType) -> None:
-        group, members, nbytes = self._open.pop(dtype)
-        content = np.empty(nbytes, np.uint8)
-        at = 0
-        for begin, size in members:
-            self._source.read_into(begin, content[at : at + size].data)
-            at += size
+        members = self._open.pop(dtype)
+        single = [self._encode(dtype, content, tensor.shape) for _, content, tensor in members]
+        if len(members) > 1:
+            content = np.concatenate([content for _, content, _ in members])
+            together = self._encode(dtype, content, ())
+            if len(together) + _SHARING_NBYTES < sum(map(len, single)):
+                number = self._waves.add_encoded(together, len(content))
+                at = 0
+                for k, content, _ in members:
+                    self.places[k] = number, at
+                    at += len(content)
+                return
+        for encoded, (k, content, _) in zip(single, members, strict=True):
+            self.places[k] = self._waves.add_encoded(encoded, len(content)), 0
 
-        def read_into(at: int, view: memoryview) -> None:
-            view[:] = content[at : at + len(view)].data
-
-        self.numbers[group] = self._waves.add(dtype, (), nbytes, read_into)
+    def _encode(self, dtype: DType, content: NDArray[np.uint8], shape: tuple[int, ...]) -> bytes:
+        places = shape if prod(shape) * dtype.width == len(content) else None
+        header = FrameHeader(dtype, len(content))
+        return encode_content(content, header, self._effort, places, self._threads)
 
 
 def _spread(source: Source) -> NDArray[np.uint8]:

@@ -171,7 +171,9 @@ class FrameWaves:
                 rows = _rows_of(shape, dtype, nbytes, len(sample))
                 plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
                 if len(sample) == nbytes and self._is_special(plan, sample, dtype, rows):
-                    self._add_encoded(number, dtype, sample, rows)
+                    header = frame.FrameHeader(dtype, nbytes)
+                    encoded = encode_content(sample, header, self._effort, rows, self._threads)
+                    self._put(number, encoded, nbytes)
                     return number
                 if take < nbytes and take % plan.chunk_nbytes:
                     plan = plan._replace(stages=(), chunk_nbytes=chunk_nbytes)
@@ -199,23 +201,21 @@ class FrameWaves:
             return True
         return find_copies(content, dtype, shape)[0] is not None
 
-    def _add_encoded(
-        self,
-        number: int,
-        dtype: DType,
-        content: NDArray[np.uint8],
-        shape: tuple[int, ...] | None,
-    ) -> None:
-        """Write a frame by itself, of content that is in memory as a whole."""
-        header = frame.FrameHeader(dtype, len(content))
-        encoded = encode_content(content, header, self._effort, shape, self._threads)
+    def add_encoded(self, encoded: bytes, content_nbytes: int) -> int:
+        """Add a frame that has been made of so much content; -> its number."""
+        number = len(self.frames)
+        self.frames.append((0, 0))
+        self._put(number, encoded, content_nbytes)
+        return number
+
+    def _put(self, number: int, encoded: bytes, content_nbytes: int) -> None:
         self.flush()
         self._sink.room(len(encoded))[:] = np.frombuffer(encoded, np.uint8)
         self._sink.commit(len(encoded))
         self.frames[number] = self.position, len(encoded)
         self.position += len(encoded)
         if self._done is not None:
-            self._done(len(content))
+            self._done(content_nbytes)
 
     def _take(self, nbytes: int, plan: Plan) -> int:
         """Content of the frame that goes into this wave, or into the next if none fits."""
