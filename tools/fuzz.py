@@ -16,6 +16,7 @@ import argparse
 import importlib.util
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,6 +84,53 @@ def seeds_of_chunks() -> list[bytes]:
     return made
 
 
+def seeds_of_symbols() -> list[bytes]:
+    import symbols_cases
+    from symbols_writer import KINDS, fit
+
+    from z4ai import _reference
+    from z4ai._reference.symbols import parse_params
+
+    made = []
+    for number, (transform, kind) in enumerate(KINDS.items()):
+        for name in symbols_cases.MODELS:
+            model = symbols_cases.model_for(name, transform)
+            if model.period >= 1 << 16:
+                continue
+            big = kind.width > 1 and len(made) % 3 == 0
+            content = symbols_cases.weights(150 + len(made) % 64, transform)
+            codecs = ("store", "zstd")[len(made) % 2]
+            frame = symbols_cases.encode(
+                content, transform, model=model, codecs=codecs, big_endian=big
+            )
+            (chunk,) = _reference.decode_frame(frame).chunks
+            elements = content
+            if big:
+                elements = _reference.planes.swap_bytes(content, kind.width)
+            fitted = fit(model, [(transform, elements, 0)])
+            parts = [fitted.tables, fitted.rare_table or b"", fitted.class_table or b""]
+            columns = bytes(model.columns or ())[:255]
+            has = (model.rows is not None) | (model.columns is not None) << 1
+            has |= (model.rare is not None) << 2
+            params = parse_params(chunk.params)
+            escape = model.escape if model.rare is not None else 0
+            head = struct.pack(
+                "<BBBHH",
+                number | big << 3,
+                has | model.shift << 3,
+                escape,
+                model.base,
+                model.period if has & 3 else 0,
+            )
+            head += len(content).to_bytes(3, "little") + bytes(4) + struct.pack("<4H", *params)
+            head += struct.pack("<3HB", *map(len, parts), len(columns))
+            for stream in reversed(chunk.streams):
+                head += struct.pack("<BH", stream.codec, len(stream.encoded))
+            streams = b"".join(stream.encoded for stream in reversed(chunk.streams))
+            made.append(head + b"".join(parts) + columns + streams + chunk.tail)
+    return made
+
+
 def seeds_of_contents() -> list[bytes]:
     from strategies import KINDS, make
 
@@ -101,6 +149,7 @@ C_SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "literals_round_trip": seeds_of_planes,
     "chunk": seeds_of_chunks,
     "chunk_round_trip": seeds_of_contents,
+    "chunk_symbols": seeds_of_symbols,
 }
 
 

@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     job.layout = data[0] & 15;
     job.swap = data[0] >> 4 & 1;
     job.content_nbytes = (data[1] | (uint64_t)data[2] << 8 | (uint64_t)data[3] << 16) & 0x7FFFF;
-    width = job.layout < Z4_LAYOUT_COUNT ? z4_layout_width(job.layout) : 1;
+    width = z4_transform_known(job.layout) ? z4_transform_width(job.layout) : 1;
     job.n_streams = (uint8_t)(data[0] >> 5 == 7 ? 9 : width);
     data += 4;
     nbytes -= 4;
@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         if (!z4_cpu_runs(isa))
             continue;
         content = z4_fuzz_alloc(job.content_nbytes);
-        z4_decode_chunk(&kernels, &mine, encoded, nbytes, content, job.content_nbytes, scratch);
+        z4_decode_chunk(&kernels, &mine, NULL, encoded, nbytes, content, job.content_nbytes, scratch, NULL);
         if (first == NULL) {
             first = content;
             first_job = mine;

@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     static void *kept, *back_kept;
     z4_chunk_job job, first_job;
     uint8_t *content, *first = NULL;
-    size_t times, total, bound, width;
+    size_t times, total, bound;
     if (nbytes < 3)
         return 0;
     memset(&job, 0, sizeof job);
@@ -33,8 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         memcpy(content + i * nbytes, data, nbytes);
     job.content_nbytes = total;
     job.seed = 3;
-    width = z4_layout_width(job.layout);
-    bound = z4_encode_bound(total, width, GAP, GAP_STREAM);
+    bound = z4_encode_bound(total, job.layout, GAP, GAP_STREAM);
     for (int isa = 0; isa < Z4_ISA_COUNT; isa++) {
         const z4_kernels kernels = z4_kernels_pick(isa);
         z4_encode_scratch *scratch;
@@ -44,17 +43,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         if (!z4_cpu_runs(isa))
             continue;
         scratch = z4_fuzz_scratch(&kept, sizeof *scratch);
-        planes = z4_fuzz_alloc(z4_encode_planes_nbytes(total, width));
+        planes = z4_fuzz_alloc(z4_encode_planes_nbytes(total, job.layout));
         out = z4_fuzz_alloc(bound);
         memset(out, 0, bound);
-        z4_encode_chunk(&kernels, &mine, content, out, bound, GAP, GAP_STREAM, scratch, planes);
+        z4_encode_chunk(&kernels, &mine, NULL, content, out, bound, GAP, GAP_STREAM, scratch, NULL, planes);
         Z4_FUZZ_CHECK(mine.status == Z4_OK && mine.encoded_nbytes <= GAP + GAP_STREAM + total);
         free(planes);
         exact = z4_fuzz_copy(out, mine.encoded_nbytes);
         back_scratch = z4_fuzz_scratch(&back_kept, sizeof *back_scratch);
         back = z4_fuzz_alloc(total);
         read = mine;
-        z4_decode_chunk(&kernels, &read, exact, mine.encoded_nbytes, back, total, back_scratch);
+        z4_decode_chunk(&kernels, &read, NULL, exact, mine.encoded_nbytes, back, total, back_scratch, NULL);
         Z4_FUZZ_CHECK(read.status == Z4_OK && memcmp(back, content, total) == 0);
         free(back);
         free(out);
