@@ -528,24 +528,37 @@ class _SmallTensors:
 
     def _close(self, dtype: DType) -> None:
         members = self._open.pop(dtype)
-        single = [self._encode(dtype, content, tensor.shape) for _, content, tensor in members]
-        if len(members) > 1:
-            content = np.concatenate([content for _, content, _ in members])
-            together = self._encode(dtype, content, ())
-            if len(together) + _SHARING_NBYTES < sum(map(len, single)):
-                number = self._waves.add_encoded(together, len(content))
-                at = 0
-                for k, content, _ in members:
-                    self.places[k] = number, at
-                    at += len(content)
-                return
-        for encoded, (k, content, _) in zip(single, members, strict=True):
+        content = np.concatenate([content for _, content, _ in members])
+        if len(members) > 1 and self._pays(dtype, members, content):
+            together = self._encode(dtype, content, (), self._effort)
+            number = self._waves.add_encoded(together, len(content))
+            at = 0
+            for k, content, _ in members:
+                self.places[k] = number, at
+                at += len(content)
+            return
+        for k, content, tensor in members:
+            encoded = self._encode(dtype, content, tensor.shape, self._effort)
             self.places[k] = self._waves.add_encoded(encoded, len(content)), 0
 
-    def _encode(self, dtype: DType, content: NDArray[np.uint8], shape: tuple[int, ...]) -> bytes:
+    def _pays(
+        self,
+        dtype: DType,
+        members: list[tuple[int, NDArray[np.uint8], Tensor]],
+        content: NDArray[np.uint8],
+    ) -> bool:
+        """Tell whether to share; the same at every tier, so that a higher one is never larger."""
+        apart = 0
+        for _, own, tensor in members:
+            apart += len(self._encode(dtype, own, tensor.shape, "balanced"))
+        return len(self._encode(dtype, content, (), "balanced")) + _SHARING_NBYTES < apart
+
+    def _encode(
+        self, dtype: DType, content: NDArray[np.uint8], shape: tuple[int, ...], effort: str
+    ) -> bytes:
         places = shape if prod(shape) * dtype.width == len(content) else None
         header = FrameHeader(dtype, len(content))
-        return encode_content(content, header, self._effort, places, self._threads)
+        return encode_content(content, header, effort, places, self._threads)
 
 
 def _spread(source: Source) -> NDArray[np.uint8]:
