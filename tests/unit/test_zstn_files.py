@@ -489,7 +489,7 @@ def test_verify_refuses_what_does_not_restore(monkeypatch: pytest.MonkeyPatch) -
 
     def dishonest(content: np.ndarray, *rest: Any) -> Any:
         content = content.copy()
-        content[5] ^= 1
+        content[-1] ^= 1
         return honest(content, *rest)
 
     monkeypatch.setattr(zstn_encode.run, "encode_run", dishonest)
