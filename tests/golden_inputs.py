@@ -63,7 +63,145 @@ def patterns(nbytes: int, seed: int, width: int) -> bytes:
     return (struct.pack("<65536H", *range(65536)) * (nbytes >> 17 or 1))[:nbytes]
 
 
-FORMULAS = {f.__name__: f for f in (noise, weights, sparse, steps, text, patterns)}
+def _scaled(nbytes: int, seed: int, width: int, of_rows: bool, of_columns: bool) -> bytes:
+    """Weights in rows of 64 whose exponent each row, each column lowers by as much as it likes."""
+    n = nbytes // width + 1
+    i = np.arange(n, dtype=np.uint64)
+    row = mixed(n // 64 + 1, seed + 1)[(i // np.uint64(64)).astype(np.int64)] % np.uint64(7)
+    column = mixed(64, seed + 2)[(i % np.uint64(64)).astype(np.int64)] % np.uint64(7)
+    down = row * np.uint64(of_rows) + column * np.uint64(of_columns)
+    z = mixed(n, seed)
+    coins = np.unpackbits((z & np.uint64(0xFF)).astype(np.uint8)[:, None], axis=1).sum(axis=1)
+    exponent = coins.astype(np.uint64) // np.uint64(2)
+    if width == 1:
+        lowered = exponent + np.uint64(6) - np.minimum(down, exponent + np.uint64(6))
+        top = (z >> np.uint64(56) & np.uint64(0x87)) | lowered << np.uint64(3)
+        return top.astype(np.uint8).tobytes()[:nbytes]
+    if width == 8:  # exponents of 11 bits
+        word = z & np.uint64(0x800FFFFFFFFFFFFF)
+        word |= (exponent + np.uint64(1010) - down) << np.uint64(52)
+        return word.astype("<u8").tobytes()[:nbytes]
+    word = z & np.uint64(0x807FFFFFFFFFFFFF)
+    word |= (exponent + np.uint64(116) - down) << np.uint64(55)
+    words: bytes = (word >> np.uint64(64 - 8 * width)).astype(f"<u{width}").tobytes()
+    return words[:nbytes]
+
+
+def rows(nbytes: int, seed: int, width: int) -> bytes:
+    """Rows of 64 elements have scales of their own."""
+    return _scaled(nbytes, seed, width, True, False)
+
+
+def columns(nbytes: int, seed: int, width: int) -> bytes:
+    """So have the columns of such rows."""
+    return _scaled(nbytes, seed, width, False, True)
+
+
+def rows_and_columns(nbytes: int, seed: int, width: int) -> bytes:
+    """And both."""
+    return _scaled(nbytes, seed, width, True, True)
+
+
+def outliers(nbytes: int, seed: int, width: int) -> bytes:
+    """Rows of weights, and one in about 200 that is any word."""
+    words = np.frombuffer(rows(nbytes // width * width, seed, width), f"<u{width}").copy()
+    z = mixed(len(words), seed + 1)
+    at = z % np.uint64(200) == 0
+    words[at] = (z[at] >> np.uint64(64 - 8 * width)).astype(words.dtype)
+    return words.tobytes() + bytes(nbytes % width)
+
+
+def pruned(nbytes: int, seed: int, width: int) -> bytes:
+    """Weights of which three in four are zero."""
+    words = np.frombuffer(weights(nbytes // width * width, seed, width), f"<u{width}").copy()
+    words[mixed(len(words), seed + 1) % np.uint64(4) > 0] = 0
+    return words.tobytes() + bytes(nbytes % width)
+
+
+def _dequantised(nbytes: int, seed: int, width: int, group: int) -> bytes:
+    """Whole numbers of 7 bits by a scale for each group, in the upper half of what single holds."""
+    n = nbytes // width + 1
+    z = mixed(n, seed)
+    bits = np.unpackbits((z & np.uint64(0xFFFF)).astype("<u2").view(np.uint8).reshape(n, 2), axis=1)
+    codes = bits.sum(axis=1).astype(np.int64) * 8 - 64 + (z >> np.uint64(61)).astype(np.int64)
+    scales = (mixed(n // group + 1, seed + 1) % np.uint64(2048) + np.uint64(2048)).astype(np.int64)
+    # The product of 7 and 12 bits is exact; a power of two makes it small.
+    single = (codes * np.repeat(scales, group)[:n]).astype(np.float32) * np.float32(2.0**-20)
+    if width == 8:
+        return single.astype("<f8").tobytes()[:nbytes]
+    words = single.view(np.uint32)
+    if width == 2:
+        half = np.uint32(0x7FFF) + (words >> np.uint32(16) & np.uint32(1))
+        return (words + half >> np.uint32(16)).astype("<u2").tobytes()[:nbytes]
+    return words.astype("<u4").tobytes()[:nbytes]
+
+
+def grid(nbytes: int, seed: int, width: int) -> bytes:
+    """Dequantised weights with one scale."""
+    return _dequantised(nbytes, seed, width, nbytes)
+
+
+def grid_of_groups(nbytes: int, seed: int, width: int) -> bytes:
+    """Dequantised weights with a scale for each 64."""
+    return _dequantised(nbytes, seed, width, 64)
+
+
+def grid_and_others(nbytes: int, seed: int, width: int) -> bytes:
+    """Dequantised weights, one in 100 of which is not."""
+    words = np.frombuffer(grid(nbytes // width * width, seed, width), f"<u{width}").copy()
+    other = np.frombuffer(weights(nbytes // width * width, seed + 3, width), f"<u{width}")
+    words[::100] = other[::100]
+    return words.tobytes() + bytes(nbytes % width)
+
+
+def few(nbytes: int, seed: int, width: int) -> bytes:
+    """Weights of eleven values."""
+    values = np.frombuffer(weights(11 * width, seed, width), f"<u{width}")
+    z = mixed(nbytes // width + 1, seed + 1)
+    return values[(z % np.uint64(11)).astype(np.int64)].tobytes()[:nbytes]
+
+
+def few_a_row(nbytes: int, seed: int, width: int) -> bytes:
+    """Weights of four values in each row of 512."""
+    n = nbytes // width + 1
+    values = np.frombuffer(weights(4 * (n // 512 + 1) * width, seed, width), f"<u{width}")
+    which = (mixed(n, seed + 1) % np.uint64(4)).astype(np.int64)
+    return values[np.arange(n) // 512 * 4 + which].tobytes()[:nbytes]
+
+
+def rising(nbytes: int, seed: int, width: int) -> bytes:
+    """Integers that rise by 0 to 9, but for one in 300, which is any."""
+    n = nbytes // width + 1
+    z = mixed(n, seed)
+    numbers = np.cumsum(z % np.uint64(10)).astype(np.uint64)
+    at = z >> np.uint64(32) & np.uint64(0xFFFF) < np.uint64(200)
+    numbers[at] = z[at]
+    words: bytes = numbers.astype(f"<u{width}").tobytes()
+    return words[:nbytes]
+
+
+def vocabulary(nbytes: int, seed: int, width: int) -> bytes:
+    """Integers from a range of 30,000, in no order."""
+    z = mixed(nbytes // width + 1, seed)
+    words: bytes = (z % np.uint64(30_000) + np.uint64(500)).astype(f"<u{width}").tobytes()
+    return words[:nbytes]
+
+
+def layers(nbytes: int, seed: int, width: int) -> bytes:
+    """A layer of weights, and copies of it with thirteen bytes before each."""
+    layer = weights(nbytes // 4, seed, width)
+    made = b"".join(noise(13, seed + k, width) + layer for k in range(5))
+    return made[:nbytes]
+
+
+FORMULAS = {
+    f.__name__: f
+    for f in (
+        *(noise, weights, sparse, steps, text, patterns),
+        *(rows, columns, rows_and_columns, outliers, pruned),
+        *(grid, grid_of_groups, grid_and_others, few, few_a_row, rising, vocabulary, layers),
+    )
+}
 
 
 def content_of(recipe: Mapping[str, Any]) -> bytes:
@@ -71,7 +209,10 @@ def content_of(recipe: Mapping[str, Any]) -> bytes:
     if "tensors" in recipe:
         return safetensors_of(recipe)
     formula = FORMULAS[recipe["formula"]]
-    return formula(recipe["nbytes"], recipe["seed"], recipe["width"])
+    content = formula(recipe["nbytes"], recipe["seed"], recipe["width"])
+    if recipe.get("big_endian"):
+        return np.frombuffer(content, f"<u{recipe['width']}").byteswap().tobytes()
+    return content
 
 
 def safetensors_of(recipe: Mapping[str, Any]) -> bytes:

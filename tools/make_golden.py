@@ -13,6 +13,7 @@ import io
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,12 @@ from z4ai._wire import FORMAT_VERSION  # noqa: E402
 from z4ai.dtypes import numpy_dtype, resolve  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "compat" / "golden"
-MOST_NBYTES = 300_000
+MOST_NBYTES = 400_000
 MIB = 1 << 20
+
+
+#: Takes the name of a case, what writes it, the recipe of its content, and options.
+Add = Callable[..., None]
 
 
 def recipe(formula: str, nbytes: int, width: int, seed: int = 1) -> dict[str, Any]:
@@ -103,7 +108,86 @@ def cases() -> dict[str, dict[str, Any]]:
     for effort in ("fast", "balanced", "max"):
         add(f"container-{effort}", "compress_file", {"tensors": tensors}, effort=effort)
     add("container-empty", "compress_file", {"tensors": []})
+    add_models(add)
+    add_parts(add)
+    add_others(add)
     return made
+
+
+def add_models(add: Add) -> None:
+    """Frames with a model: every transform of symbols, every kind of context."""
+    for name in ("int8", "fp8_e4m3", "bf16", "fp16", "fp32", "fp64"):
+        width = resolve(name).width
+        n = 64 * {4: 24, 8: 12}.get(width, 48)
+        for formula in ("rows", "columns", "rows_and_columns"):
+            inputs = recipe(formula, n * width, width)
+            add(f"model-{formula}-{name}", "compress", inputs, dtype=name, shape=[n // 64, 64])
+    for name in ("int8", "fp8_e4m3", "fp16"):
+        inputs = recipe("weights", 3000 * resolve(name).width, resolve(name).width)
+        add(f"model-weights-{name}", "compress", inputs, dtype=name)
+    raw = recipe("outliers", 2 * 64 * 100, 2)
+    add("model-raw", "compress", raw, dtype="bf16", shape=[100, 64])
+    rare = recipe("outliers", 64 * 400, 1)
+    add("model-rare", "compress", rare, dtype="fp8_e4m3", shape=[400, 64], effort="max")
+    inputs = recipe("rows_and_columns", 2 * 64 * 48, 2)
+    for order, big in (("C", True), ("F", False), ("F", True)):
+        name = f"model-array{'-fortran' * (order == 'F')}{'-big-endian' * big}"
+        options: dict[str, Any] = {"dtype": "fp16" if big else "bf16", "order": order}
+        options["shape"] = [48, 64] if order == "C" else [64, 48]
+        add(name, "compress_array", {**inputs, "big_endian": big}, **options, big_endian=big)
+    add("model-streamed", "compress_stream", recipe("weights", 6001, 2, 5), dtype="bf16")
+
+
+def add_parts(add: Add) -> None:
+    """Frames of parts: every stage."""
+    for formula, name, n in [
+        ("pruned", "bf16", 4000),
+        ("pruned", "fp32", 2000),
+        ("pruned", "int32", 3000),
+        ("few", "bf16", 3000),
+        ("few", "fp64", 2000),
+        ("few_a_row", "bf16", 512 * 12),
+        ("grid", "bf16", 3000),
+        ("grid", "fp32", 3000),
+        ("grid", "fp64", 2000),
+        ("grid_of_groups", "bf16", 64 * 60),
+        ("grid_of_groups", "fp32", 64 * 60),
+        ("grid_and_others", "fp32", 3000),
+        ("rising", "int64", 3000),
+        ("rising", "int32", 3000),
+        ("rising", "uint16", 3000),
+        ("vocabulary", "int64", 2000),
+        ("vocabulary", "int32", 2000),
+    ]:
+        width = resolve(name).width
+        options: dict[str, Any] = {"dtype": name}
+        if formula == "few_a_row":
+            options["shape"] = [n // 512, 512]
+        add(f"parts-{formula}-{name}", "compress", recipe(formula, n * width, width), **options)
+    inputs = recipe("grid", 2500 * 4 + 3, 4, 2)
+    add("parts-tail", "compress", inputs, dtype="fp32", effort="max")
+
+
+def add_others(add: Add) -> None:
+    """Copies, Brotli, and a container whose frames have all of it."""
+    add("copies-bf16", "compress", recipe("layers", 40_001, 2), dtype="bf16")
+    add("copies-opaque", "compress", recipe("layers", 36_000, 1, 2))
+    add("brotli-text", "compress", recipe("text", 9000, 1, 3), dtype="uint8", effort="max")
+    add("brotli-bf16", "compress", recipe("text", 9000, 2, 3), dtype="bf16", effort="max")
+    layer = recipe("rows_and_columns", 2 * 64 * 64, 2, 8)
+    tensors: list[list[Any]] = [
+        ["embed", "BF16", [64, 64], layer],
+        ["norm.0", "BF16", [64], recipe("weights", 128, 2, 9)],
+        ["norm.1", "BF16", [64], recipe("weights", 128, 2, 10)],
+        ["norm.2", "BF16", [60], recipe("weights", 120, 2, 11)],
+        ["grid", "F32", [40, 64], recipe("grid_of_groups", 4 * 64 * 40, 4, 12)],
+        ["pruned", "I32", [2000], recipe("pruned", 8000, 4, 13)],
+        ["few", "BF16", [50, 60], recipe("few", 6000, 2, 14)],
+        ["ids", "I64", [1000], recipe("rising", 8000, 8, 15)],
+        ["tied", "BF16", [64, 64], layer],
+        ["layers", "BF16", [150, 128], recipe("layers", 38_400, 2, 16)],
+    ]
+    add("container-kinds", "compress_file", {"tensors": tensors})
 
 
 def encode(case: dict[str, Any]) -> bytes:
