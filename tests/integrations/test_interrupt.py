@@ -87,7 +87,7 @@ def test_a_slow_library_does_not_keep_ctrl_c_waiting(
 ) -> None:
     busy, done = threading.Event(), threading.Event()
 
-    def encode(content: memoryview, level: int) -> bytes:
+    def encode(content: memoryview, level: int, *, long: bool = False) -> bytes:
         busy.set()
         done.wait(20)
         return bytes(content)
