@@ -1,7 +1,7 @@
 """One chunk in every way that its plan allows, of which the smallest is kept.
 
-The kernels code a chunk by symbols or planes; beside that there are parts (`z4ai.parts`), matches by
-the Zstandard library, and the costly coders of single planes.
+The kernels code a chunk by symbols or planes; beside that there are parts (`z4ai.parts`), matches
+by the Zstandard library, and the costly coders of single planes.
 """
 
 from __future__ import annotations

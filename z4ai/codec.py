@@ -12,15 +12,14 @@ from z4ai import frame
 from z4ai._buffers import bytes_of, writable_bytes_of
 from z4ai._fast.chunks import BytesBuilder
 from z4ai._wire import FORMAT_VERSION, MAGIC_FRAME
-from z4ai.codecs import CODECS, best
+from z4ai.codecs import CODECS
 from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_chunks
-from z4ai.dtypes import FIRST_PARTS, TRANSFORMS, DType, resolve
+from z4ai.dtypes import FIRST_PARTS, TRANSFORMS, DType, is_auto, resolve
 from z4ai.encoder import encode_content
 from z4ai.errors import FormatError
 from z4ai.model import ModelInfo, describe_model
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import STORE_PLAN
-from z4ai.probe import is_auto, resolve_or_guess
+from z4ai.plan import STORE_PLAN, resolve_or_guess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,20 +104,28 @@ def compress(
         content_nbytes=len(content),
         big_endian=resolved.width > 1 and _is_big_endian(dtype),
     )
-    places = _check_shape(shape, len(content), resolved)
+    places = None if shape is None else check_shape(shape, len(content), resolved)
     return encode_content(content, header, tier, places, threads)
 
 
-def _check_shape(shape: Sequence[int] | None, nbytes: int, dtype: DType) -> tuple[int, ...] | None:
-    """Check a shape against the content; complex numbers are pairs of elements."""
+def check_extents(shape: Sequence[int] | None, dtype: DType) -> tuple[int, ...] | None:
+    """Check a shape; -> it in elements, of which a complex number has two."""
     if shape is None:
         return None
     extents = tuple(as_int(extent) for extent in shape)
-    item_nbytes = dtype.item_nbytes or dtype.width
-    if min(extents, default=0) < 0 or prod(extents) * item_nbytes != nbytes:
-        msg = f"shape {extents} of {dtype.name} does not make {nbytes} bytes"
+    if min(extents, default=0) < 0:
+        msg = f"shape is {extents}, expected no negative extent"
         raise ValueError(msg)
     return element_shape(extents, dtype)
+
+
+def check_shape(shape: Sequence[int], nbytes: int, dtype: DType) -> tuple[int, ...] | None:
+    """Check a shape against the content; -> it in elements."""
+    places = check_extents(shape, dtype)
+    if places is None or prod(places) * dtype.width != nbytes:
+        msg = f"shape {tuple(shape)} of {dtype.name} does not make {nbytes} bytes"
+        raise ValueError(msg)
+    return places
 
 
 def element_shape(shape: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
@@ -419,7 +426,7 @@ def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
         copies=None
         if header.copies is None
         else CopiesInfo(len(header.copies), header.copied_nbytes),
-        missing_extras=best.missing_extras(),
+        missing_extras=_missing_extras(),
     )
 
 
@@ -449,6 +456,12 @@ def _parts_info(buf: memoryview, jobs: NDArray[np.void], limits: Limits) -> tupl
                 encoded_nbytes=info.encoded_nbytes + nbytes,
             )
     return tuple(found[key] for key in sorted(found))
+
+
+def _missing_extras() -> tuple[str, ...]:
+    from z4ai.codecs import best  # noqa: PLC0415 - the costly coders are seldom wanted
+
+    return best.missing_extras()
 
 
 def _name(dtype: DType) -> str | None:

@@ -6,13 +6,17 @@ The rules are those of docs/format/copies.md. A list of copies is an array with 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from z4ai._fast import repeats
 from z4ai.errors import CorruptError
 
-Copies = NDArray[np.uint64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Copies = NDArray[np.uint64]
 
 KIND = 2  # of the table record
 

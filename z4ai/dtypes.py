@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["OPAQUE", "DType", "dtype_of_code", "dtype_width", "numpy_dtype", "resolve"]
+__all__ = ["AUTO", "OPAQUE", "DType", "dtype_of_code", "dtype_width", "numpy_dtype", "resolve"]
 
 # Layouts of planes, as in docs/format/codecs/planes.md; the numbers are the transform ids.
 BYTES1, BYTES2, BYTES4, BYTES8, FLOAT2, FLOAT4, FLOAT8 = range(7)
@@ -113,6 +113,8 @@ _TABLE = [
 ]
 
 OPAQUE = _TABLE[0]
+# In the place of a dtype: find out.
+AUTO = "auto"
 _BY_CODE = {d.code: d for d in _TABLE}
 _BY_NUMPY = {d.numpy_name: d for d in _TABLE if d.numpy_name is not None}
 
@@ -215,6 +217,11 @@ def _of_numpy(dtype: DTypeLike) -> DType | None:
         return _BY_NUMPY.get(np.dtype(dtype).name)
     except TypeError:
         return None
+
+
+def is_auto(dtype: object) -> bool:
+    """Tell whether the caller wants the dtype to be guessed."""
+    return isinstance(dtype, str) and dtype.lower() == AUTO
 
 
 def dtype_of_code(code: int) -> DType | None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from z4ai import frame
 from z4ai._fast.chunks import JOB, BytesBuilder
-from z4ai.candidates import encode_best
 from z4ai.codecs import run
 from z4ai.copies import dense, find
 from z4ai.parts import MAX_DEPTH, ZEROS
@@ -152,7 +151,7 @@ class FrameEncoder:
         threads: int | None,
         models: Sequence[NDArray[np.uint8]],
     ) -> int:
-        """Encode jobs of one frame, or of several of one kind of plan; -> where the last one ends."""
+        """Encode jobs of one frame, or of several of one kind of plan; -> where they end."""
         plan = self.plan
         if plan.zstd_levels is not None:
             return run.encode_library_run(
@@ -160,6 +159,8 @@ class FrameEncoder:
             )
         if not plan.stages and plan.effort != "max":
             return run.encode_run(content, out, offset, jobs, _GAP, _GAP_STREAM, threads, models)
+
+        from z4ai.candidates import encode_best  # noqa: PLC0415 - with libraries, and rarely needed
 
         def encode_one(job: np.void) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
             return encode_best(

@@ -5,6 +5,7 @@ Specification: docs/format/codecs/symbols.md.
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -66,14 +67,19 @@ def _magnitudes(zero: int) -> NDArray[np.uint8]:
     return np.array([max(1, step.bit_length()) for step in steps], np.uint8)
 
 
-_ALL = np.arange(256)
-_FOLDS = {
-    "int8": np.roll(_magnitudes(128), 128),
-    "uint8": _magnitudes(128),
-    "fp16": (_ALL >> 1).astype(np.uint8),
-    "fp8_e4m3": (_ALL % 128 >> 1).astype(np.uint8),
-    "fp8_e5m2": (_ALL % 128).astype(np.uint8),
-}
+@cache
+def _fold_of(name: str) -> NDArray[np.uint8] | None:
+    """What symbols of a dtype weigh: about four steps an octave; None: what they are."""
+    symbols = np.arange(256)
+    if name == "int8":
+        return np.roll(_magnitudes(128), 128)
+    if name == "uint8":
+        return _magnitudes(128)
+    if name == "fp16":
+        return (symbols >> 1).astype(np.uint8)
+    if name == "fp8_e4m3":
+        return (symbols % 128 >> 1).astype(np.uint8)
+    return (symbols % 128).astype(np.uint8) if name == "fp8_e5m2" else None
 
 
 class Model(NamedTuple):
@@ -238,7 +244,7 @@ class _Draft(NamedTuple):
     gain: int
     view: _View
     shift: int
-    count: int
+    n_contexts: int
 
 
 def choose_model(
@@ -300,7 +306,7 @@ class _Sampler:
         self._kept: dict[tuple[int, ...], NDArray[np.uint8]] = {}
         self.n = len(content) // dtype.width
         self.base = self._choose_base(dtype)
-        self.fold = _FOLDS.get(dtype.name)
+        self.fold = _fold_of(dtype.name)
 
     def take(self, period: int, most: int) -> NDArray[np.uint8]:
         """Return the symbols of rows of `period` elements: all, or about `most` of them."""
@@ -460,8 +466,8 @@ def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int, n: int) -> 
         classes = _classes(sampler.fold_of(symbols), view, floor) or classes
         fine = models.count(symbols, view.period, classes.rows, classes.columns)
         shift = draft.shift
-        context = np.minimum(np.arange(len(fine)) >> shift, draft.count - 1)
-        counts = np.zeros((draft.count, 256), np.uint64)
+        context = np.minimum(np.arange(len(fine)) >> shift, draft.n_contexts - 1)
+        counts = np.zeros((draft.n_contexts, 256), np.uint64)
         np.add.at(counts, context, fine)
     tables, rare, escape = _tables_of(counts, complete=complete)
     has = (_ROWS if classes.rows is not None else 0) | (
@@ -502,7 +508,7 @@ def _class_counts(classes: _Classes) -> NDArray[np.uint32]:
 def _tables_of(
     counts: NDArray[np.uint64], *, complete: bool
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32] | None, int]:
-    """Take rare symbols out of counts by context; -> counts to make tables of, of rare ones, escape.
+    """Take rare symbols out of counts by context; -> counts for tables, of rare ones, the escape.
 
     A symbol is rare in a context where a frequency of 1/4096 would be more than its due.
     """

@@ -1,11 +1,11 @@
-"""What a frame's content will be coded as: chunk size, transform, model; from dtype, effort, data."""
+"""What a frame is coded as: chunk size, transform, model; from dtype, effort and content."""
 
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from z4ai.dtypes import BYTES1, BYTES2, OPAQUE, resolve
+from z4ai.dtypes import BYTES1, BYTES2, OPAQUE, is_auto, resolve
 from z4ai.model import choose_model
 from z4ai.parts import MAX_DEPTH, find_stages
 
@@ -87,6 +87,15 @@ class Plan(NamedTuple):
 
 # For content of which nothing can be gained: as few chunk headers as the format allows.
 STORE_PLAN = Plan(1 << 26, BYTES1, BYTES1, (), "fast", None, BYTES1)
+
+
+def resolve_or_guess(dtype: Any, content: NDArray[np.uint8], effort: str) -> DType:
+    """Find the element type that the caller means, by a look at the content if he says so."""
+    if is_auto(dtype):
+        from z4ai.probe import guess_dtype  # noqa: PLC0415 - rarely needed
+
+        return guess_dtype(content, stages=effort != "fast")
+    return resolve(dtype)
 
 
 def make_plan(dtype: DType, effort: str) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
     Bytes = NDArray[np.uint8]
 
-__all__ = ["AUTO", "guess_dtype", "is_auto", "resolve_or_guess"]
+__all__ = ["guess_dtype"]
 
-# What a caller writes instead of a dtype.
-AUTO = "auto"
 
 # The sample: runs evenly spread, each at an offset that any element width divides.
 _RUNS, _RUN_NBYTES = 16, 1 << 16
@@ -80,18 +78,6 @@ _WIDTHS = (
     _Width(FLOAT4, BYTES4, ("fp32", "int32"), (0x30, 0xA0)),
     _Width(FLOAT8, BYTES8, ("fp64", "int64"), (0x70, 0x8F)),
 )
-
-
-def is_auto(dtype: Any) -> bool:
-    """Tell whether the caller wants the dtype to be guessed."""
-    return isinstance(dtype, str) and dtype.lower() == AUTO
-
-
-def resolve_or_guess(dtype: Any, content: NDArray[np.uint8], effort: str) -> DType:
-    """Find the element type that the caller means, by a look at the content if he says so."""
-    if is_auto(dtype):
-        return guess_dtype(content, stages=effort != "fast")
-    return resolve(dtype)
 
 
 def guess_dtype(content: NDArray[np.uint8], *, stages: bool = True) -> DType:

@@ -21,12 +21,12 @@ from z4ai.container.source import Source, open_source, read, source_of_buffer
 from z4ai.container.st_header import Header, Tensor
 from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
-from z4ai.dtypes import OPAQUE, DType
+from z4ai.dtypes import AUTO, OPAQUE, DType
 from z4ai.encoder import encode_content
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.frame import NO_LIMITS, FrameHeader
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.probe import AUTO, resolve_or_guess
+from z4ai.plan import resolve_or_guess
 
 if TYPE_CHECKING:
     import os

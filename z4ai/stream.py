@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from math import prod
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -11,19 +12,21 @@ from z4ai import frame
 from z4ai._fast import _threads
 from z4ai._fast.chunks import JOB
 from z4ai._fileobj import read_some, write_all
+from z4ai.codec import check_extents, check_shape
 from z4ai.copies import expand
 from z4ai.decoder import check_output, decode_jobs
-from z4ai.dtypes import resolve
+from z4ai.dtypes import is_auto, resolve
 from z4ai.encoder import FrameEncoder
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import adapt_plan, make_plan
-from z4ai.probe import is_auto, resolve_or_guess
+from z4ai.plan import adapt_plan, make_plan, resolve_or_guess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from z4ai.dtypes import DType
 
 __all__ = ["compress_stream", "decompress_stream", "stats_of"]
 
@@ -58,6 +61,7 @@ def compress_stream(
     *,
     dtype: Any = None,
     effort: str | None = None,
+    shape: Sequence[int] | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Compress what can be read from `src` to one frame, written to `dst`.
@@ -68,15 +72,20 @@ def compress_stream(
     ----------
     src, dst : binary file objects
         Read until its end; written in order.
-    dtype, effort, threads
+    dtype, effort, shape, threads
         As for `compress`; what is judged by a sample, such as ``dtype="auto"``, is judged by the
-        first 8 MiB.
+        first 8 MiB. Whether `shape` fits the content turns out at its end.
 
     Returns
     -------
     dict
         ``original_bytes``, ``compressed_bytes``, ``ratio``, ``saved_pct``; ``dtype``, the code of
         what the content was taken for, None for opaque bytes.
+
+    Raises
+    ------
+    ValueError
+        As `compress`. If it is the shape that does not fit, `dst` has been written.
 
     Examples
     --------
@@ -90,19 +99,24 @@ def compress_stream(
     """
     tier = resolve_effort(effort)
     if not is_auto(dtype):
-        resolve(dtype)  # before anything is read
+        check_extents(shape, resolve(dtype))  # before anything is read
+    elif shape is not None:
+        msg = "a shape needs a dtype, got dtype='auto'"
+        raise ValueError(msg)
     judged = np.empty(_JUDGED_NBYTES, np.uint8)
     n = _read_into(src, judged)
     judged = judged[:n]
     resolved = resolve_or_guess(dtype, judged, tier)
     total = n if n < _JUDGED_NBYTES else 1 << 62
-    plan = adapt_plan(make_plan(resolved, tier), judged, resolved, None, nbytes=total)
+    places = check_extents(shape, resolved)
+    rows, places = _whole_rows(judged, places, resolved)
+    plan = adapt_plan(make_plan(resolved, tier), rows, resolved, places, nbytes=total)
     room = plan.chunk_nbytes * max(
         wave_chunks(threads, plan.chunk_nbytes), -(-n // plan.chunk_nbytes)
     )
     content = np.empty(room, np.uint8)
     content[:n] = judged
-    del judged
+    del judged, rows
     if n == _JUDGED_NBYTES:
         n += _read_into(src, content[n:])
     encoder = FrameEncoder(frame.FrameHeader(resolved, None, plan.chunk_nbytes), plan)
@@ -118,8 +132,21 @@ def compress_stream(
         n = _read_into(src, content)
     trailer = encoder.trailer()
     write_all(dst, memoryview(trailer))
+    if shape is not None:
+        check_shape(shape, encoder.content_nbytes, resolved)
     stats = stats_of(encoder.content_nbytes, compressed + len(trailer))
     return {**stats, "dtype": resolved.name if resolved.code else None}
+
+
+def _whole_rows(
+    judged: NDArray[np.uint8], shape: tuple[int, ...] | None, dtype: DType
+) -> tuple[NDArray[np.uint8], tuple[int, ...] | None]:
+    """Take the rows that are there as a whole; -> them, and their shape if there are any."""
+    row_nbytes = prod(shape[1:]) * dtype.width if shape is not None and len(shape) > 1 else 0
+    if shape is None or not 0 < row_nbytes <= len(judged):
+        return judged, None
+    n = min(len(judged) // row_nbytes, shape[0])
+    return judged[: n * row_nbytes], (n, *shape[1:])
 
 
 def decompress_stream(

@@ -11,8 +11,8 @@ from z4ai import codec
 from z4ai._wire import FORMAT_VERSION
 from z4ai.cli import _files, _show
 from z4ai.cli._files import CONTAINER, FRAME, PIPE, PLAIN, SAFETENSORS, UsageError
+from z4ai.dtypes import AUTO
 from z4ai.errors import FormatError
-from z4ai.probe import AUTO
 from z4ai.safetensors import ZstnReader, compress_file, decompress_file, read_header
 from z4ai.stream import compress_stream, decompress_stream, stats_of
 
@@ -51,8 +51,9 @@ def compress(args: argparse.Namespace, name: str) -> Result:
         kind = PLAIN if args.raw else found
         if kind in (FRAME, CONTAINER):
             raise UsageError(f"{name}: is compressed already; --raw takes it as plain bytes")
-        if kind == SAFETENSORS and args.dtype is not None:
-            msg = f"{name}: a .safetensors file knows its dtypes; --raw takes it as plain bytes"
+        if kind == SAFETENSORS and (args.dtype is not None or args.shape is not None):
+            what = "dtypes" if args.shape is None else "shapes"
+            msg = f"{name}: a .safetensors file knows its {what}; --raw takes it as plain bytes"
             raise UsageError(msg)
         target = args.output or (PIPE if name == PIPE else _files.compressed_name(name, kind))
         _files.check_output_name(name, target, force=args.force)
@@ -62,10 +63,12 @@ def compress(args: argparse.Namespace, name: str) -> Result:
                 with _files.input_path(name, file) as source, _files.output_path(target) as out:
                     stats = compress_file(source, out, progress=bar.to, **options)
             else:
-                with _files.output_file(target) as out_file:
-                    stats = compress_stream(
-                        bar.reading(file), out_file, dtype=args.dtype or AUTO, **options
-                    )
+                options |= {"dtype": args.dtype or AUTO, "shape": args.shape}
+                try:
+                    with _files.output_file(target) as out_file:
+                        stats = compress_stream(bar.reading(file), out_file, **options)
+                except ValueError as error:
+                    raise UsageError(f"{name}: {error}") from None
     sizes = _show.smaller(stats["original_bytes"], stats["compressed_bytes"])
     if kind != SAFETENSORS and args.dtype is None:
         sizes += f", taken for {stats['dtype'] or 'opaque bytes'}"

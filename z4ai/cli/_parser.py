@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from z4ai import __version__
 from z4ai._fast import _dispatch, _threads
-from z4ai.dtypes import resolve
+from z4ai.dtypes import is_auto, resolve
 from z4ai.options import EFFORTS
-from z4ai.probe import is_auto
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +29,13 @@ def _dtype(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    extents = text.lower().replace("x", ",").split(",")
+    if not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in extents):
+        raise argparse.ArgumentTypeError(f"expected extents such as 4096x1024, not {text!r}")
+    return tuple(map(int, extents))
 
 
 def _threads_count(text: str) -> int:
@@ -106,6 +112,13 @@ def make_parser() -> argparse.ArgumentParser:
         type=_dtype,
         help="type of the elements of a file that is not .safetensors: bf16, fp16, fp32, ..., "
         "opaque, or auto, which guesses (default: auto)",
+    )
+    compress.add_argument(
+        "--shape",
+        type=_shape,
+        metavar="extents",
+        help="shape of the matrix or tensor that such a file holds, as in 4096x1024: makes it "
+        "smaller; needs --dtype",
     )
     compress.add_argument(
         "--effort",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from z4ai._fast import _threads, chunks, hashing
-from z4ai.codecs import BROTLI, STORE, ZSTD, best, brotli, zstd
+from z4ai.codecs import BROTLI, STORE, ZSTD, brotli, zstd
 from z4ai.dtypes import BYTES1
 from z4ai.errors import ChecksumError, CorruptError, FormatError
 
@@ -87,6 +87,8 @@ def encode_library_run(
         coded = min(tries, key=len, default=None)
         codec = ZSTD
         if slow and coded is not None:
+            from z4ai.codecs import best  # noqa: PLC0415 - slow tiers only
+
             codec, coded = best.refine(chunk, len(coded)) or (ZSTD, coded)
         if coded is None or len(coded) >= len(chunk):
             return STORE, chunk, checksum
@@ -112,7 +114,7 @@ def encode_library_run(
 
 
 def _ways(nbytes: int, *, long: bool) -> tuple[bool, ...]:
-    """With or without a search for distant matches: it pays from some MiB on, on all that is known."""
+    """With or without a search for distant matches: it pays from some MiB on."""
     if not long or nbytes <= _LEAST_LONG_NBYTES:
         return (False,)
     return (True,) if nbytes > 4 * _LEAST_LONG_NBYTES else (False, True)

@@ -164,7 +164,7 @@ class FrameWaves:
             if encoder is None:
                 if content is not None:
                     sample = content[begin : begin + nbytes]
-                elif take == nbytes:
+                elif take == nbytes or read_into is None:
                     sample = self._buffer.take(self._room)[offset : offset + take]
                 else:
                     sample = _sample(dtype, shape, nbytes, read_into)
@@ -338,10 +338,10 @@ def _sample(
     dtype: DType,
     shape: tuple[int, ...],
     nbytes: int,
-    read_into: Callable[[int, memoryview], None] | None,
+    read_into: Callable[[int, memoryview], None],
 ) -> NDArray[np.uint8]:
     """Read stretches of whole rows, spread over content that is not held in memory at once."""
-    if nbytes <= _SAMPLE_NBYTES and read_into is not None:
+    if nbytes <= _SAMPLE_NBYTES:
         sample = np.empty(nbytes, np.uint8)
         read_into(0, sample.data)
         return sample
@@ -351,7 +351,7 @@ def _sample(
     size = _SAMPLE_NBYTES // _SAMPLES // row_nbytes * row_nbytes
     gap = (nbytes - size) // (_SAMPLES - 1) // row_nbytes * row_nbytes
     sample = np.empty(size * _SAMPLES, np.uint8)
-    for k in range(_SAMPLES if read_into is not None else 0):
+    for k in range(_SAMPLES):
         read_into(k * gap, sample[k * size : (k + 1) * size].data)
     return sample
 
