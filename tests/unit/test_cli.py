@@ -244,6 +244,32 @@ def test_what_a_file_is_taken_for_is_told(
         assert (dtype or "opaque") in capsys.readouterr().out
 
 
+def test_a_shape_reaches_the_encoder(capsys: pytest.CaptureFixture[str]) -> None:
+    draws = np.random.default_rng(3)
+    rows = np.exp2(draws.integers(0, 9, 200))[:, None]
+    matrix = (draws.normal(size=(200, 300)) * rows).astype(np.float32)
+    Path("m.bin").write_bytes(matrix.tobytes())
+    assert main(["compress", "-q", "--dtype", "fp32", "m.bin"]) == 0
+    flat = os.path.getsize("m.bin.z4ai")
+    for text in ("200x300", "200,300", "200X300"):
+        assert main(["compress", "-qf", "--dtype", "fp32", "--shape", text, "m.bin"]) == 0
+        assert os.path.getsize("m.bin.z4ai") < 0.99 * flat
+        blob = Path("m.bin.z4ai").read_bytes()
+        assert z4ai.decompress(blob) == matrix.tobytes()
+    model = z4ai.info(blob).model
+    assert model is not None
+    assert model.rows
+    capsys.readouterr()
+    for options in (["--dtype", "fp32", "--shape", "200x301"], ["--shape", "200x300"]):
+        assert main(["compress", "-f", *options, "m.bin"]) == USAGE
+        assert "shape" in one_line(capsys.readouterr().err)
+        assert Path("m.bin.z4ai").read_bytes() == blob, "what was there stays there"
+    assert main(["compress", "--shape", "3", "model.safetensors"]) == USAGE
+    assert "knows its shapes" in one_line(capsys.readouterr().err)
+    for text in ("", "x", "3x", "-1", "1.5", "3;4", "9" * 20):
+        assert usage_status("compress", "--shape=" + text, "m.bin") == USAGE
+
+
 def test_several_files_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     Path("v.bin").write_bytes(b"v" * 500)
     assert main(["compress", "--json", "w.bin", "missing", "v.bin"]) == SYSTEM

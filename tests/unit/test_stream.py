@@ -104,6 +104,37 @@ def test_a_stream_is_taken_for_what_it_is(dtype: str | None, effort: str) -> Non
         assert z4ai.compress(content, dtype=dtype, effort=effort) == at_once
 
 
+@pytest.mark.parametrize("rows", [0, 1, 100, 5000])
+def test_a_stream_has_a_shape_too(rows: int) -> None:
+    draws = np.random.default_rng(9)
+    scales = np.exp2(draws.integers(0, 6, rows))[:, None]
+    matrix = (draws.normal(size=(rows, 1000)) * scales).astype(np.float16)
+    sizes = []
+    for options in (
+        {},
+        {"shape": (rows, 1000)},
+        {"shape": (rows, 10, 100)},
+        {"shape": (rows * 1000,)},
+    ):
+        packed = io.BytesIO()
+        z4ai.compress_stream(io.BytesIO(matrix.tobytes()), packed, dtype="fp16", **options)
+        assert z4ai.decompress(packed.getvalue()) == matrix.tobytes()
+        sizes.append(len(packed.getvalue()))
+    assert sizes[0] == sizes[3]
+    if rows >= 100:
+        assert max(sizes[1:3]) < 0.995 * sizes[0]
+
+
+def test_a_shape_that_does_not_fit_a_stream() -> None:
+    for shape in ((2, 3), (-1, -8), (9,), ()):
+        with pytest.raises(ValueError, match="shape"):
+            z4ai.compress_stream(io.BytesIO(bytes(32)), io.BytesIO(), dtype="fp32", shape=shape)
+    for shape in ((8,), (2, 4), (1, 1, 8)):
+        z4ai.compress_stream(io.BytesIO(bytes(32)), io.BytesIO(), dtype="fp32", shape=shape)
+    with pytest.raises(ValueError, match="shape"):
+        z4ai.compress_stream(io.BytesIO(bytes(32)), io.BytesIO(), dtype="auto", shape=(8,))
+
+
 def test_a_wrong_dtype_is_told_before_anything_is_read() -> None:
     source = io.BytesIO(b"abc")
     with pytest.raises(ValueError, match="unknown dtype"):
