@@ -277,6 +277,11 @@ static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_mod
         job->layout = (uint8_t)transform;
         z4_encode_as_symbols(k, job, m, content, out, capacity, gap, gap_stream, scratch, symbols, planes);
         job->saved = coded.saved;
+        if (job->status != Z4_OK) { /* the content is not what it was a moment ago */
+            job->layout = job->planes;
+            z4_encode_as_planes(k, job, content, out, capacity, gap, gap_stream, scratch, planes);
+            job->saved = 0;
+        }
         return;
     }
     if (z4_is_symbols(transform))
