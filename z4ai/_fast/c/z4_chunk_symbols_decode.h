@@ -116,13 +116,16 @@ static int z4_decode_symbols(const z4_kernels *k, z4_chunk_job *job, const z4_mo
     const size_t block = z4_tile(width);
     const uint64_t first = job->seed / width;
     const uint8_t *const stream = encoded + job->stream_offset[0];
-    const uint8_t *raw = stream + job->rows_nbytes + job->rare_nbytes, *rare = s->rare;
+    const uint8_t *raw, *rare;
     size_t n_raw = job->n_raw, n_rare = job->n_rare;
     int status = z4_symbols_check(job, m, n);
     if (status == Z4_OK)
         status = z4_symbols_begin(k, job, m, first, n, stream, s);
     if (status != Z4_OK)
         return status;
+    /* Not before: the sizes were not checked, and without a model there is no scratch. */
+    raw = stream + job->rows_nbytes + job->rare_nbytes;
+    rare = s->rare;
     for (size_t p = 1; p < width; p++) {
         const uint8_t *src = encoded + job->stream_offset[p];
         job->stream = (uint8_t)p;
