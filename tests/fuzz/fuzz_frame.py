@@ -106,9 +106,13 @@ def one_input(data: bytes) -> None:
 
 def seeds() -> dict[str, bytes]:
     """Small valid frames."""
+    import tier_samples
     from frames import samples
 
-    return {name: b"\7" + s.frame for name, s in samples().items() if len(s.frame) < 700}
+    made = {name: s.frame for name, s in samples().items() if len(s.frame) < 700}
+    made |= {f"tier {name}": s.frame for name, s in tier_samples.samples().items()}
+    made |= {f"parts {name}": tier_samples.of_parts(name) for name in tier_samples.STAGE_CASES}
+    return {name: b"\7" + frame for name, frame in made.items() if len(frame) < 2000}
 
 
 def main() -> None:
