@@ -119,12 +119,23 @@ def compress_stream(
     del judged, rows
     if n == _JUDGED_NBYTES:
         n += _read_into(src, content[n:])
-    encoder = FrameEncoder(frame.FrameHeader(resolved, None, plan.chunk_nbytes), plan)
+    header = frame.FrameHeader(resolved, None, plan.chunk_nbytes)
+    encoder = FrameEncoder(header, plan)
     out = np.empty(encoder.bound(room), np.uint8)
+    done = end = 0
+    if plan.model is not None:
+        # The header cannot be taken back: whether a model pays, what is judged must show.
+        done = min(n, _JUDGED_NBYTES)
+        end = encoder.encode(content[:done], out, 0, threads)
+        if not encoder.pays:
+            encoder = FrameEncoder(header, plan.without_model())
+            done = end = 0
     write_all(dst, memoryview(encoder.header_bytes))
-    compressed = len(encoder.header_bytes)
+    write_all(dst, out[:end].data)
+    compressed = len(encoder.header_bytes) + end
     while True:
-        end = encoder.encode(content[:n], out, 0, threads)
+        end = encoder.encode(content[done:n], out, 0, threads)
+        done = 0
         write_all(dst, out[:end].data)
         compressed += end
         if n < room:

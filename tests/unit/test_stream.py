@@ -140,3 +140,18 @@ def test_a_wrong_dtype_is_told_before_anything_is_read() -> None:
     with pytest.raises(ValueError, match="unknown dtype"):
         z4ai.compress_stream(source, io.BytesIO(), dtype="bf17")
     assert source.tell() == 0
+
+
+@pytest.mark.parametrize("dtype", ["int8", "fp16", "fp32", None])
+def test_a_stream_is_not_larger_than_at_the_tier_below(dtype: str | None) -> None:
+    """A model that gains nothing is not written, though the header comes first."""
+    draws = np.random.default_rng(14)
+    contents = [draws.bytes(3 << 20), draws.normal(size=1 << 18).astype(np.float32).tobytes()]
+    for content in (*contents, bytes(1 << 20), b"", b"12345", draws.bytes(5000)):
+        sizes = []
+        for effort in ("fast", "balanced", "max"):
+            packed = io.BytesIO()
+            z4ai.compress_stream(io.BytesIO(content), packed, dtype=dtype, effort=effort)
+            assert z4ai.decompress(packed.getvalue()) == content
+            sizes.append(len(packed.getvalue()))
+        assert sizes == sorted(sizes, reverse=True), len(content)
