@@ -238,7 +238,9 @@ def encode_content(
     whole, whole_shape = content, shape
     copies, content, shape = find_copies(content, header.dtype, shape)
     header = header._replace(copies=copies, content_nbytes=len(content))
-    plan = adapt_plan(plan, content, header.dtype, shape, big_endian=header.big_endian)
+    plan = adapt_plan(
+        plan, content, header.dtype, shape, big_endian=header.big_endian, in_memory=True
+    )
     header = header._replace(chunk_nbytes=plan.chunk_nbytes)
     coded = encode_frame(content, header, plan, threads)
     if effort == "balanced" and len(whole) <= _SURE_NBYTES:

@@ -94,6 +94,9 @@ def find_stages(content: NDArray[np.uint8], dtype: DType, row: int) -> tuple[tup
             found.append(transform)
             sure = sure or all(fits)
             if sure and transform in _CODES:
+                # Of two values one is as good as zero, and a bitmap is the shortest of codes.
+                few = len(np.unique(pieces[0][1][: _MATCHED * width].view(f"<u{width}"))) == 2
+                found += [ZEROS] if few else []
                 break
     return tuple(found), sure
 

@@ -26,6 +26,7 @@ OPAQUE_CHUNK_NBYTES = 4 << 20
 LONG_CHUNK_NBYTES = 16 << 20
 # Parts are frames with headers of their own: fewer of them are smaller.
 PART_CHUNK_NBYTES = 4 << 20
+LARGE_PART_CHUNK_NBYTES = 16 << 20
 
 _FP16 = resolve("fp16")
 # Every level of a tier is tried and the smallest result kept, so no tier is larger than the one
@@ -119,6 +120,7 @@ def adapt_plan(
     *,
     nbytes: int | None = None,
     big_endian: bool = False,
+    in_memory: bool = False,
 ) -> Plan:
     """Choose what depends on the content.
 
@@ -136,6 +138,8 @@ def adapt_plan(
         Bytes of all the content, where `content` is a sample.
     big_endian : bool
         The elements are big-endian.
+    in_memory : bool
+        The content is held as a whole, so that chunks of parts may be large.
     """
     if plan.effort == "fast" or plan.zstd_levels is not None:
         return plan
@@ -143,7 +147,9 @@ def adapt_plan(
         row = prod(shape[1:]) if shape is not None and len(shape) > 1 else 0
         stages, sure = find_stages(content, dtype, row)
         if stages:
-            chunk_nbytes = max(plan.chunk_nbytes, PART_CHUNK_NBYTES)
+            chunk_nbytes = PART_CHUNK_NBYTES
+            while in_memory and 2 * chunk_nbytes <= min(len(content) // 2, LARGE_PART_CHUNK_NBYTES):
+                chunk_nbytes *= 2
             plan = plan._replace(stages=stages, row=row, chunk_nbytes=chunk_nbytes)
         if sure:
             return plan
