@@ -544,6 +544,9 @@ def test_small_tensors_share_frames_and_are_found_in_them() -> None:
         for t in tensors:
             frames.setdefault(reader.frame_offset(t.name), []).append(t)
             assert reader.read_raw(t.name) == t.data
+        for frame in frames.values():
+            taken = sum(reader.encoded_nbytes(t.name) for t in frame)
+            assert 0 <= taken - reader.frame_size(frame[0].name) < len(frame), "parts by content"
     held = [sum(len(t.data) for t in frame) for frame in frames.values()]
     assert all(len({t.dtype for t in frame}) == 1 for frame in frames.values())
     assert len(dtypes) <= len(frames) < 10
