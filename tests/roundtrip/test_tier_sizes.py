@@ -43,13 +43,14 @@ def check_kind(name: str, kind: str, n: int, seeds: Sequence[int] = (1, 2)) -> i
 @pytest.mark.parametrize("kind", tier_contents.CONTENTS)
 @pytest.mark.parametrize("name", MAIN)
 def test_a_higher_tier_is_never_larger(name: str, kind: str) -> None:
-    compared = sum(check_kind(name, kind, n) for n in (0, 1, 50, 600, 3000))
-    assert compared >= 10
+    compared = sum(check_kind(name, kind, n, (n,)) for n in (0, 1, 50, 600))
+    compared += check_kind(name, kind, 3000)
+    assert compared >= 6
 
 
 @pytest.mark.parametrize("name", sorted(set(strategies.DTYPES) - set(MAIN)))
 def test_a_higher_tier_is_never_larger_for_any_dtype(name: str) -> None:
-    assert sum(check_kind(name, kind, 3000, (1,)) for kind in tier_contents.CONTENTS) >= 30
+    assert sum(check_kind(name, kind, 1536, (1,)) for kind in tier_contents.CONTENTS) >= 30
 
 
 @pytest.mark.parametrize("kind", ["rows", "grid_of_rows", "half_zeros", "half_noise", "turns"])
