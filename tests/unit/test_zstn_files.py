@@ -217,6 +217,24 @@ def test_identical_tensors_are_stored_once() -> None:
     assert len(packed) < alone + 500
 
 
+@pytest.mark.parametrize("mib", [3, 20, 36])
+def test_any_number_of_threads_and_any_door_make_the_same_bytes(mib: int) -> None:
+    """Tensors that begin in the middle of a wave, and those that are larger than one."""
+    draws = np.random.default_rng(mib)
+    n = mib << 19
+    scales = np.repeat(np.exp(draws.normal(size=n >> 16)), 1 << 16)
+    drifting = (draws.normal(size=n) * scales).astype(np.float16)
+    tensors = [tensor("a", "U8", 5 << 20), Tensor("b", "F16", (n,), drifting.tobytes())]
+    Path("in").write_bytes(file_of(tensors))
+    made = set()
+    for threads in (1, 10):
+        compress_file("in", "packed", threads=threads)
+        made.add(Path("packed").read_bytes())
+        made.add(compress_bytes(file_of(tensors), threads=threads))
+    (packed,) = made
+    assert decompress_bytes(packed) == file_of(tensors)
+
+
 def test_tensors_that_look_alike_are_not_shared() -> None:
     """Alike in size and in every sampled place, different between them."""
     one = bytes(100_000)

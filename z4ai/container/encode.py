@@ -12,7 +12,7 @@ from z4ai._fast import _threads
 from z4ai._fast.chunks import JOB
 from z4ai.codecs import run
 from z4ai.container.source import Scratch
-from z4ai.encoder import FrameEncoder, encode_content, find_copies
+from z4ai.encoder import FrameEncoder, encode_content, encode_frame, find_copies
 from z4ai.plan import PART_CHUNK_NBYTES, Plan, adapt_plan, make_plan
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ def wave_nbytes(threads: int | None) -> int:
     return min(max(16, 4 * _threads.effective(threads, 1 << 10)), 40) * _MIB
 
 
-# Content by which a tensor is judged that is larger than a wave, and in how many pieces.
+# A tensor up to this size is judged as a whole, a larger one by a sample, whatever the wave: so any
+# number of threads and all doors make the same bytes.
+_WHOLE_NBYTES = 32 * _MIB
+# Every wave that begins a frame has so much of it, or all.
+_PAID_NBYTES = PART_CHUNK_NBYTES
+# Content of that sample, and in how many pieces.
 _SAMPLE_NBYTES = 8 * _MIB
 _SAMPLES = 16
 
@@ -132,7 +137,8 @@ class FrameWaves:
 
         It must not change before the next `flush`, and all frames of a wave take from one array.
         """
-        return self._add(dtype, shape, nbytes, content, begin, None)
+        read_into = _reader_of(content[begin : begin + nbytes])
+        return self._add(dtype, shape, nbytes, content, begin, read_into)
 
     def _add(
         self,
@@ -141,7 +147,7 @@ class FrameWaves:
         nbytes: int,
         content: NDArray[np.uint8] | None,
         begin: int,
-        read_into: Callable[[int, memoryview], None] | None,
+        read_into: Callable[[int, memoryview], None],
     ) -> int:
         plan = make_plan(dtype, self._effort)
         number = len(self.frames)
@@ -159,17 +165,22 @@ class FrameWaves:
         while True:
             take = self._take(nbytes - done, plan)
             offset = self._fill if content is None else begin + done
-            if read_into is not None and take:
+            if content is None and take:
                 read_into(done, self._buffer.take(self._room)[offset : offset + take].data)
             if encoder is None:
-                if content is not None:
+                if nbytes > _WHOLE_NBYTES:
+                    sample = _sample(dtype, shape, nbytes, read_into)
+                elif content is not None:
                     sample = content[begin : begin + nbytes]
-                elif take == nbytes or read_into is None:
+                elif take == nbytes:
                     sample = self._buffer.take(self._room)[offset : offset + take]
                 else:
-                    sample = _sample(dtype, shape, nbytes, read_into)
+                    sample = np.empty(nbytes, np.uint8)
+                    read_into(0, sample.data)
                 rows = _rows_of(shape, dtype, nbytes, len(sample))
                 plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
+                if self._effort == "max" and len(sample) < nbytes:
+                    plan = self._settle(plan, sample, dtype, rows, nbytes)
                 if len(sample) == nbytes and self._is_special(plan, sample, dtype, rows):
                     header = frame.FrameHeader(dtype, nbytes)
                     encoded = encode_content(sample, header, self._effort, rows, self._threads)
@@ -190,6 +201,27 @@ class FrameWaves:
                 self._content = content
             if last:
                 return number
+
+    def _settle(
+        self,
+        plan: Plan,
+        sample: NDArray[np.uint8],
+        dtype: DType,
+        shape: tuple[int, ...] | None,
+        nbytes: int,
+    ) -> Plan:
+        """Keep the model of the tier below if a sample does not get smaller by the one searched."""
+        below = adapt_plan(make_plan(dtype, "balanced"), sample, dtype, shape, nbytes=nbytes)
+        sizes = []
+        for model in (plan.model, below.model):
+            tried = below._replace(
+                model=model, stages=(), transform=dtype.symbols if model else below.layout
+            )
+            header = frame.FrameHeader(dtype, len(sample), tried.chunk_nbytes)
+            sizes.append(len(encode_frame(sample, header, tried, self._threads)))
+        if sizes[0] < sizes[1]:
+            return plan
+        return plan._replace(model=below.model, transform=below.transform)
 
     def _is_special(
         self, plan: Plan, content: NDArray[np.uint8], dtype: DType, shape: tuple[int, ...] | None
@@ -299,13 +331,20 @@ class FrameWaves:
         slack = max(run.encode_bound(largest, layout, _GAP, _GAP_STREAM) for layout in layouts)
         return around + content_nbytes + len(jobs) * (_GAP + _GAP_STREAM) + slack
 
+    def _saved(self, piece: _Piece, saved: NDArray[np.uint32]) -> int:
+        """Bytes that the model of a frame saves, by chunks that are there for any size of waves."""
+        header = piece.encoder.header
+        n = max(1, _PAID_NBYTES // header.chunk_nbytes)
+        some = int(saved[:n].sum())
+        return some if not header.n_chunks else some * header.n_chunks // min(n, len(saved) or 1)
+
     def _drop_models(self, pieces: list[_Piece], jobs: NDArray[np.void]) -> bool:
         """Go back to planes for frames whose model does not pay; -> whether there were any."""
         start = 0
         some = False
         for k, piece in enumerate(pieces):
             stop = start + len(piece.jobs)
-            saved = int(jobs["saved"][start:stop].sum())
+            saved = self._saved(piece, jobs["saved"][start:stop])
             start = stop
             if not piece.header_nbytes or not len(piece.jobs) or piece.encoder.worth(saved):
                 continue
@@ -340,11 +379,7 @@ def _sample(
     nbytes: int,
     read_into: Callable[[int, memoryview], None],
 ) -> NDArray[np.uint8]:
-    """Read stretches of whole rows, spread over content that is not held in memory at once."""
-    if nbytes <= _SAMPLE_NBYTES:
-        sample = np.empty(nbytes, np.uint8)
-        read_into(0, sample.data)
-        return sample
+    """Read stretches of whole rows, spread over content that is not judged as a whole."""
     row_nbytes = nbytes // shape[0] if shape and shape[0] and nbytes % shape[0] == 0 else 0
     if row_nbytes == 0 or row_nbytes > _SAMPLE_NBYTES // _SAMPLES or row_nbytes % dtype.width:
         row_nbytes = dtype.width
@@ -354,6 +389,13 @@ def _sample(
     for k in range(_SAMPLES):
         read_into(k * gap, sample[k * size : (k + 1) * size].data)
     return sample
+
+
+def _reader_of(content: NDArray[np.uint8]) -> Callable[[int, memoryview], None]:
+    def read_into(begin: int, view: memoryview) -> None:
+        view[:] = content[begin : begin + len(view)].data
+
+    return read_into
 
 
 def _rows_of(
