@@ -149,7 +149,7 @@ def _another(
     """Return the job of another coding of a chunk that has been coded."""
     other = row.copy()
     other["checksum"] = coded.row["checksum"]
-    for field in _OF_SYMBOLS:
+    for field in (*_OF_SYMBOLS, "saved"):
         other[field] = 0
     other["layout"] = transform
     other["n_streams"] = len(codecs)
