@@ -38,6 +38,7 @@ SMALL += [
     for name in ("fp64", "int8", "int16", "int32")
     for kind in ("rows", "grid", "half_zeros", "palette_of_rows", "sorted_but_one", "turns")
 ]
+SMALL += [("fp64", kind, 24 * 100, 2) for kind in ("one_other_value", "counting", "half_noise")]
 #: Of several chunks: a model, and parts of chunks of 4 MiB.
 LARGE = [
     ("bf16", "rows_and_columns", 256 * 6001, 3),
