@@ -80,6 +80,32 @@ def test_no_mixture_is_larger_at_a_higher_tier(data: st.DataObject) -> None:
     check(content, name, shape, (name, len(content), shape))
 
 
+#: What a search among mixtures found: pieces by kind, elements and seed; shape.
+FOUND = [
+    ("fp16", [("ids", 92_350, 6)], None),
+    ("fp64", [("ids", 79_513, 6)], None),
+    ("int4_unpacked", [("weights", 87_919, 3)], (13, 6763)),
+    ("opaque", [("special", 34_108, 7), ("mostly_zeros", 11_250, 0), ("zero", 114_250, 6)], None),
+    (
+        "opaque",
+        [("special", 34_108, 7), ("mostly_zeros", 3691, 0), ("mostly_zeros", 7559, 0)]
+        + [("zero", 114_250, 6)],
+        (281, 568),
+    ),
+    ("opaque", [("repeats", 46_017, 1), ("half_noise", 152, 9)], None),
+    ("bf16", [("half_zeros", 49_950, 6), ("palette_of_rows", 34_120, 7)], None),
+]
+
+
+@pytest.mark.parametrize("case", FOUND, ids=lambda case: f"{case[0]}-{case[1][0][0]}")
+def test_what_was_larger_once_is_not(
+    case: tuple[str, list[tuple[str, int, int]], tuple[int, ...] | None],
+) -> None:
+    name, pieces, shape = case
+    content = b"".join(tier_contents.CONTENTS[kind](name, n, seed) for kind, n, seed in pieces)
+    check(content, name, shape, case)
+
+
 @pytest.mark.parametrize("name", MAIN)
 @pytest.mark.parametrize("block", [64, 1000, 4096])
 def test_blocks_that_take_turns_are_no_larger_at_a_higher_tier(name: str, block: int) -> None:
