@@ -88,8 +88,12 @@ FOUND = [
     ("opaque", [("special", 34_108, 7), ("mostly_zeros", 11_250, 0), ("zero", 114_250, 6)], None),
     (
         "opaque",
-        [("special", 34_108, 7), ("mostly_zeros", 3691, 0), ("mostly_zeros", 7559, 0)]
-        + [("zero", 114_250, 6)],
+        [
+            ("special", 34108, 7),
+            ("mostly_zeros", 3691, 0),
+            ("mostly_zeros", 7559, 0),
+            ("zero", 114250, 6),
+        ],
         (281, 568),
     ),
     ("opaque", [("repeats", 46_017, 1), ("half_noise", 152, 9)], None),
