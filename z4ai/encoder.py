@@ -11,6 +11,7 @@ from z4ai import frame
 from z4ai._fast.chunks import JOB, BytesBuilder
 from z4ai.codecs import run
 from z4ai.copies import dense, find
+from z4ai.dtypes import OPAQUE
 from z4ai.parts import MAX_DEPTH, ZEROS
 from z4ai.plan import PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
 
@@ -199,6 +200,8 @@ def find_copies(
     """Find long repeats; -> the copies, what is left of the content, and the shape of that."""
     if len(content) < _LEAST_COPIED_NBYTES:
         return None, content, shape
+    if dtype is OPAQUE:
+        shape = None
     row_nbytes = prod(shape[1:]) * dtype.width if shape is not None and len(shape) > 1 else 0
     in_rows = dtype.width < row_nbytes <= _LEAST_COPIED_NBYTES // 16
     copies = find(content, row_nbytes if in_rows else dtype.width)

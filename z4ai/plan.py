@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from z4ai.codecs import zstd
 from z4ai.dtypes import BYTES1, BYTES2, OPAQUE, is_auto, resolve
 from z4ai.model import choose_model
 from z4ai.parts import MAX_DEPTH, find_stages
@@ -112,6 +113,19 @@ def make_plan(dtype: DType, effort: str) -> Plan:
     return Plan(CHUNK_NBYTES, dtype.layout, other, None, effort, None, dtype.layout)
 
 
+def _reach(plan: Plan, content: NDArray[np.uint8]) -> Plan:
+    """Choose between large chunks that are searched for distant matches and smaller ones."""
+    some = content[:LONG_CHUNK_NBYTES]
+    if not plan.long or len(some) <= OPAQUE_CHUNK_NBYTES // 2:
+        return plan
+    near = 0
+    for begin in range(0, len(some), OPAQUE_CHUNK_NBYTES):
+        near += len(zstd.encode(some[begin : begin + OPAQUE_CHUNK_NBYTES].data, 3))
+    if len(zstd.encode(some.data, 3, long=True)) < near:
+        return plan
+    return plan._replace(long=False, chunk_nbytes=OPAQUE_CHUNK_NBYTES)
+
+
 def adapt_plan(
     plan: Plan,
     content: NDArray[np.uint8],
@@ -141,8 +155,10 @@ def adapt_plan(
     in_memory : bool
         The content is held as a whole, so that chunks of parts may be large.
     """
-    if plan.effort == "fast" or plan.zstd_levels is not None:
+    if plan.effort == "fast":
         return plan
+    if plan.zstd_levels is not None:
+        return _reach(plan, content)
     if plan.depth < MAX_DEPTH and not big_endian:
         row = prod(shape[1:]) if shape is not None and len(shape) > 1 else 0
         stages, sure = find_stages(content, dtype, row)

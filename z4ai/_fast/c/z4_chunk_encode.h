@@ -18,6 +18,7 @@
 /* What the probe expects of one layout. */
 typedef struct {
     size_t estimate;              /* bytes, in proportion: of all planes, over what was sampled */
+    size_t lean;                  /* the same without what frames and trees take, which samples exaggerate */
     uint8_t coded[Z4_MAX_PLANES]; /* worth coding, in one block at least */
 } z4_forecast;
 
@@ -83,6 +84,16 @@ Z4_INLINE size_t z4_sample_nbytes(const uint32_t counts[256], size_t seen)
     return z4_lit_estimate(counts, seen) + ((symbols * 23) >> 8);
 }
 
+/* The same but for a frame's header, and a tree of half a byte a symbol at most. */
+Z4_INLINE size_t z4_sample_lean(const uint32_t counts[256], size_t nbytes)
+{
+    size_t fixed = 42;
+    for (size_t s = 0; s < 256; s++)
+        fixed += counts[s] != 0;
+    fixed /= 2;
+    return nbytes > fixed ? nbytes - fixed : 0;
+}
+
 /* Find which planes of a layout are worth coding: those that promise more than 1 % in some block. -> elements seen. */
 static size_t z4_probe(const z4_kernels *k, const z4_chunk_job *job, int layout, const uint8_t *src, size_t n,
                        z4_encode_scratch *scratch, z4_forecast *forecast)
@@ -99,6 +110,7 @@ static size_t z4_probe(const z4_kernels *k, const z4_chunk_job *job, int layout,
             const int pays = nbytes * 100 < seen * 99;
             forecast->coded[p] |= (uint8_t)pays;
             forecast->estimate += pays ? nbytes : seen;
+            forecast->lean += pays ? z4_sample_lean(scratch->counts[p], nbytes) : seen;
         }
         all += seen;
     }
