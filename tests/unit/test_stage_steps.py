@@ -21,6 +21,8 @@ from z4ai.stages._part import Split
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
+# The mode of chunks without exceptions.
+COMPLETE = 1 << 4
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "format" / "codecs" / "steps.md"
 NAMES = ["int16", "uint16", "int32", "uint32", "int64", "uint64"]
 N = 1 << 17
@@ -62,6 +64,8 @@ def entropy(symbols: Bytes) -> float:
 
 def nbytes_of(split: Split) -> float:
     """Bytes that the parts take by an ideal coder; exceptions whole."""
+    if split.params[0] & COMPLETE:
+        return sum(entropy(p.content) for p in split.parts)
     symbols, exceptions, *lows = split.parts
     return len(exceptions.content) + sum(entropy(p.content) for p in [symbols, *lows])
 
@@ -120,7 +124,8 @@ def test_sorted_draws_take_what_their_gaps_take() -> None:
     assert split is not None
     assert nbytes_of(split) < 1.001 * entropy(gaps)
     assert draws.nbytes / nbytes_of(split) > 31
-    assert len(split.parts[1].content) == 0
+    assert split.params[0] & COMPLETE
+    assert len(split.parts) == 1
     assert restored(split, resolve("int64"), draws.nbytes) == draws.tobytes()
     odd = draws.copy()
     odd[n // 3] = -(1 << 61)
@@ -137,9 +142,8 @@ def test_a_range_is_one_symbol_over_and_over(name: str, step: int) -> None:
     content = words(np.arange(N) * step + 99, name)
     split = steps.split(content, resolve(name), 0, 0)
     assert split is not None
-    symbols, exceptions, *lows = split.parts
+    (symbols,) = split.parts
     assert len(set(symbols.content.tolist())) == 1
-    assert (len(exceptions.content), lows) == (0, [])
     assert restored(split, resolve(name), len(content)) == content.tobytes()
 
 
@@ -159,7 +163,7 @@ def test_close_integers_become_small(kind: str, name: str, low: int, least: floa
     content = words(shapes(np.random.default_rng(2), N)[kind].astype(np.int64), name)
     split = steps.split(content, resolve(name), 0, 0)
     assert split is not None
-    assert len(split.parts) == 2 + low
+    assert len(split.parts) == low + (1 if split.params[0] & COMPLETE else 2)
     assert len(content) / nbytes_of(split) > least
     width = resolve(name).width
     planes = content.reshape(-1, width).T
@@ -190,6 +194,7 @@ def test_a_sample_that_misled_costs_nothing() -> None:
     assert steps.split(words(values, "int64"), resolve("int64"), 0, 0) is None
 
 
+COMPLETE_GOOD = (b"\x19\0\0\0\0", [b"\x01\x04", b"\x02\x03"])
 GOOD = (b"\x09\0\0\0\0", [b"\x01\xff", b"ab", b"\x02\x03"])
 
 
@@ -197,8 +202,10 @@ GOOD = (b"\x09\0\0\0\0", [b"\x01\xff", b"ab", b"\x02\x03"])
     ("params", "parts", "message"),
     [
         (b"", GOOD[1], "no parameters"),
-        (b"\x19\0\0\0\0", GOOD[1], "bits 4 to 7 zero"),
-        (b"\x89\0\0\0\0", GOOD[1], "bits 4 to 7 zero"),
+        (b"\x29\0\0\0\0", GOOD[1], "bits 5 to 7 zero"),
+        (b"\x89\0\0\0\0", GOOD[1], "bits 5 to 7 zero"),
+        (b"\x19\0\0\0\0", [b"\x01\xff", b"12"], "1 symbols that ask for one"),
+        (b"\x19\0\0\0\0", [b"\x01\x02", b"1"], "part 1 has 1 bytes, expected 2"),
         (b"\x0f\0\0\0\0", GOOD[1], "7 low bytes, expected at most 6"),
         (b"\x0a\0\0\0\0", [*GOOD[1], b"12"], "2 low bytes of elements of 2"),
         (b"\x09\0\0\0", GOOD[1], "4 bytes of parameters, expected 5"),
@@ -214,6 +221,8 @@ GOOD = (b"\x09\0\0\0\0", [b"\x01\xff", b"ab", b"\x02\x03"])
 )
 def test_hostile_parts(params: bytes, parts: list[bytes], message: str) -> None:
     assert join(*GOOD, resolve("int16"), 4) == reference.join(*GOOD, 2, 4) == b"\x02\x01ab"
+    low = COMPLETE_GOOD
+    assert join(*low, resolve("int16"), 4) == reference.join(*low, 2, 4) == b"\x02\x01\x05\x05"
     with pytest.raises(CorruptError, match=message):
         join(params, parts, resolve("int16"), 4)
     with pytest.raises(ValueError, match=r"expected|low bytes|parameters|reserved"):

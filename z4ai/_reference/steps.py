@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 STEPS = 1 << 3
+COMPLETE = 1 << 4
 ESCAPE = 255
 
 
@@ -14,7 +15,7 @@ def read_params(params: bytes, width: int) -> tuple[int, int, int | None]:
         raise ValueError("no parameters")
     mode = params[0]
     m = mode & 7
-    if mode >> 4:
+    if mode >> 5:
         raise ValueError(f"reserved bits of mode {mode:#04x} are set")
     if m > 6 or m >= width:
         raise ValueError(f"{m} low bytes of elements of {width}")
@@ -29,8 +30,10 @@ def read_params(params: bytes, width: int) -> tuple[int, int, int | None]:
 def join(params: bytes, parts: list[bytes], width: int, nbytes: int) -> bytes:
     """Return the elements of symbols, exceptions and low bytes."""
     m, base, start = read_params(params, width)
+    if params[0] & COMPLETE:
+        parts = [*parts[:1], b"", *parts[1:]]
     if len(parts) != 2 + m:
-        raise ValueError(f"{len(parts)} parts, expected {2 + m}")
+        raise ValueError(f"{len(parts)} parts of {m} low bytes")
     n = nbytes // width
     sizes = [n, width * parts[0].count(ESCAPE)] + [n] * m
     for k, (part, size) in enumerate(zip(parts, sizes, strict=True)):

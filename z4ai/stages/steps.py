@@ -27,6 +27,7 @@ TRANSFORM = 19
 _UINT8 = resolve("uint8")
 _INTEGERS = frozenset(resolve(f"{sign}int{bits}") for sign in ("", "u") for bits in (16, 32, 64))
 _STEPS = 1 << 3
+_COMPLETE = 1 << 4
 _ESCAPE = 255
 # Elements of the sample, in runs: the steps within a run are looked at.
 _SAMPLE, _RUN = 1 << 14, 1 << 8
@@ -97,9 +98,13 @@ def split(content: NDArray[np.uint8], dtype: DType, row: int = 0, first: int = 0
         return None  # the sample was not like the rest
     fields = [rule.base] if start is None else [rule.base, start]
     mode = rule.n_low | (_STEPS if differences else 0)
+    parts = [Part(_UINT8, symbols), *(Part(_UINT8, low) for low in lows)]
+    if len(exceptions):
+        parts.insert(1, Part(dtype, exceptions))
+    else:
+        mode |= _COMPLETE
     return Split(
-        bytes([mode]) + b"".join(field.to_bytes(width, "little") for field in fields),
-        [Part(_UINT8, symbols), Part(dtype, exceptions), *(Part(_UINT8, low) for low in lows)],
+        bytes([mode]) + b"".join(field.to_bytes(width, "little") for field in fields), parts
     )
 
 
@@ -134,7 +139,7 @@ def join(
     if width == 1:
         msg = f"steps of {dtype.name}, expected elements of 2, 4 or 8 bytes"
         raise CorruptError(msg)
-    n_low = n_parts(params) - 2
+    n_low = n_parts(params) - _n_fixed(params)
     differences = bool(params[0] & _STEPS)
     if n_low >= width:
         msg = f"steps have {n_low} low bytes of elements of {width}"
@@ -147,24 +152,36 @@ def join(
     start = int.from_bytes(params[1 + width :], "little") if differences else None
     n = nbytes // width
     symbols = parts(0, n)
-    exceptions = parts(1, sparse.count_escapes(symbols) * width)
-    lows = [parts(2 + k, n) for k in range(n_low)]
+    n_exceptions = sparse.count_escapes(symbols)
+    if _n_fixed(params) == 2:
+        exceptions = parts(1, n_exceptions * width)
+    elif n_exceptions:
+        msg = f"steps without exceptions have {n_exceptions} symbols that ask for one"
+        raise CorruptError(msg)
+    else:
+        exceptions = np.empty(0, np.uint8)
+    lows = [parts(_n_fixed(params) + k, n) for k in range(n_low)]
     sparse.join_steps(symbols, exceptions, lows, width, base, start, out)
 
 
 def n_parts(params: memoryview) -> int:
-    """Return the number of parts: symbols, exceptions, and each low byte."""
+    """Return the number of parts: symbols, exceptions if there are any, and each low byte."""
     if len(params) == 0:
         msg = "steps have no parameters"
         raise CorruptError(msg)
-    if params[0] >> 4:
-        msg = f"steps have mode {params[0]:#04x}, expected bits 4 to 7 zero"
+    if params[0] >> 5:
+        msg = f"steps have mode {params[0]:#04x}, expected bits 5 to 7 zero"
         raise CorruptError(msg)
     n_low = params[0] & 7
     if n_low > sparse.MAX_LOW:
         msg = f"steps have {n_low} low bytes, expected at most {sparse.MAX_LOW}"
         raise CorruptError(msg)
-    return 2 + n_low
+    return _n_fixed(params) + n_low
+
+
+def _n_fixed(params: memoryview) -> int:
+    """Return the number of parts in front of the low bytes."""
+    return 1 if params[0] & _COMPLETE else 2
 
 
 def _sample(content: NDArray[np.uint8], width: int) -> Words:
