@@ -228,7 +228,7 @@ def test_doors_check_their_arguments() -> None:
     with pytest.raises(ValueError, match="avx0"):
         chunks.decode(content, out, raw, 1, isa="avx0")
     with pytest.raises(ValueError, match="layout"):
-        chunks.encode_bound(1, 7, 0, 0)
+        chunks.encode_bound(1, 12, 0, 0)
     with pytest.raises(ValueError, match="large"):
         chunks.encode_bound((1 << 26) + 1, 0, 0, 0)
     assert chunks.encode(content, out, 5, raw[:0], 0, 0, 1) == 5
@@ -250,14 +250,17 @@ LIES: list[tuple[str, Any, set[int]]] = [
     ("stream_nbytes", 2**32 - 1, {CAPACITY}),
     ("stream_nbytes", 0, {CORRUPT, TRUNCATED}),
     ("stream_nbytes", 1, {CORRUPT, TRUNCATED}),
-    ("stream_codec", 3, {UNSUPPORTED}),
+    ("stream_codec", 3, {CORRUPT}),  # symbols, in a plane
+    ("stream_codec", 4, {UNSUPPORTED}),
     ("stream_codec", 255, {UNSUPPORTED}),
     ("stream_codec", CONSTANT, {CORRUPT}),
     ("stream_codec", STORE, {CORRUPT}),
     ("tail_offset", 2**64 - 1, {CAPACITY}),
     ("tail_offset", 10**6, {CAPACITY}),
-    ("layout", 7, {CAPACITY}),
-    ("layout", 255, {CAPACITY}),
+    ("layout", 7, {CORRUPT}),
+    ("layout", 10, {CORRUPT}),
+    ("layout", 12, {UNSUPPORTED}),
+    ("layout", 255, {UNSUPPORTED}),
     ("layout", 0, {CORRUPT}),
     ("layout", 6, {CORRUPT}),
     ("n_streams", 0, {CORRUPT}),
