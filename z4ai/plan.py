@@ -116,7 +116,8 @@ def make_plan(dtype: DType, effort: str) -> Plan:
 def _reach(plan: Plan, content: NDArray[np.uint8]) -> Plan:
     """Choose between large chunks that are searched for distant matches and smaller ones."""
     some = content[:LONG_CHUNK_NBYTES]
-    if not plan.long or len(some) <= OPAQUE_CHUNK_NBYTES // 2:
+    # Level 19 looks far by itself.
+    if not plan.long or plan.effort == "max" or len(some) <= OPAQUE_CHUNK_NBYTES // 2:
         return plan
     near = 0
     for begin in range(0, len(some), OPAQUE_CHUNK_NBYTES):
