@@ -130,7 +130,7 @@ class TensorDecoder:
         items, encoded = self._read_frames(tensors, locations)
         jobs: list[NDArray[np.void]] = []
         models: list[list[NDArray[np.uint8]]] = []
-        content_nbytes = 0
+        content_nbytes = held_nbytes = 0
         count = len(tensors)
         for k, item in enumerate(items):
             if item.nbytes == 0:
@@ -141,7 +141,10 @@ class TensorDecoder:
                 index = self._index(item, encoded)
             whole = locations[k][2] == 0 and index.content_nbytes == item.tensor.nbytes
             whole = whole and index.header.copies is None
-            if not whole or content_nbytes + index.content_nbytes > self._wave:
+            model = index.header.model
+            # A model can be far larger than its record: they count as what they take in memory.
+            held_nbytes += 0 if model is None else model.nbytes
+            if not whole or content_nbytes + index.content_nbytes + held_nbytes > self._wave:
                 count = k
                 break
             with _Blame(item, item.base):
