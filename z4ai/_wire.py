@@ -9,12 +9,14 @@ from z4ai.errors import CorruptError, FormatError, TruncatedError, UnsupportedVe
 FORMAT_VERSION = 16
 MAGIC_FRAME = b"Z4AI"
 MAGIC_FRAME_END = b"IA4Z"
+MAGIC_DELTA = b"Z4DL"
 MAGIC_CONTAINER = b"ZSTN"
 MAGIC_CONTAINER_END = b"NTSZ"
 
 U32 = Struct("<I")
 U64 = Struct("<Q")
-UNKNOWN_NBYTES = 2**64 - 1
+MASK64 = 2**64 - 1
+UNKNOWN_NBYTES = MASK64
 
 # Versions that an unrelated package of the same name on PyPI wrote behind the same magics; one of
 # its frames has letters where the version is.

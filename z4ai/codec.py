@@ -14,12 +14,12 @@ from z4ai._fast.chunks import BytesBuilder
 from z4ai._wire import FORMAT_VERSION, MAGIC_FRAME
 from z4ai.codecs import CODECS
 from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_chunks
-from z4ai.dtypes import FIRST_PARTS, TRANSFORMS, DType, is_auto, resolve
+from z4ai.dtypes import FIRST_PARTS, OPAQUE, TRANSFORMS, DType, is_auto, resolve
 from z4ai.encoder import encode_content
 from z4ai.errors import FormatError
 from z4ai.model import ModelInfo, describe_model
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import STORE_PLAN, resolve_or_guess
+from z4ai.plan import STORE_PLAN, find_blocks, resolve_or_guess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,14 +98,15 @@ def compress(
         msg = "a shape needs a dtype, got dtype='auto'"
         raise ValueError(msg)
     content = bytes_of(data)
-    resolved = resolve_or_guess(dtype, content, tier)
+    blocks = find_blocks(dtype, content, tier)
+    resolved = OPAQUE if blocks is not None else resolve_or_guess(dtype, content, tier)
     header = frame.FrameHeader(
         dtype=resolved,
         content_nbytes=len(content),
-        big_endian=resolved.width > 1 and _is_big_endian(dtype),
+        big_endian=resolved.width > 1 and is_big_endian(dtype),
     )
     places = None if shape is None else check_shape(shape, len(content), resolved)
-    return encode_content(content, header, tier, places, threads)
+    return encode_content(content, header, tier, places, threads, blocks)
 
 
 def check_extents(shape: Sequence[int] | None, dtype: DType) -> tuple[int, ...] | None:
@@ -134,7 +135,7 @@ def element_shape(shape: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
     return (*shape, pairs) if pairs > 1 else shape
 
 
-def _is_big_endian(dtype: Any) -> bool:
+def is_big_endian(dtype: Any) -> bool:
     return isinstance(dtype, np.dtype) and np.dtype(dtype).newbyteorder("<") != dtype
 
 

@@ -12,7 +12,7 @@ from z4ai._fast import planes
 from z4ai._fast.chunks import JOB
 from z4ai.codecs import run
 from z4ai.copies import expand
-from z4ai.dtypes import OPAQUE, dtype_of_code
+from z4ai.dtypes import OPAQUE, XOR, dtype_of_code
 from z4ai.errors import CorruptError, LimitError, TruncatedError
 from z4ai.options import Limits
 from z4ai.parts import MAX_DEPTH, join_chunk
@@ -77,7 +77,7 @@ def check_output(nbytes: int, limits: Limits) -> None:
 
 
 def index_of_range(
-    read: Callable[[int, int], memoryview], nbytes: int, limits: Limits
+    read: Callable[[int, int], memoryview], nbytes: int, limits: Limits, *, delta: bool = False
 ) -> FrameIndex:
     """Find the chunks of a frame through ranged reads: header and trailer only.
 
@@ -89,15 +89,17 @@ def index_of_range(
         Size of the frame.
     limits : Limits
         For the tables.
+    delta : bool
+        It must be a delta frame; else it must not.
     """
     guess = min(nbytes, _HEADER_GUESS)
     try:
-        header = frame.parse_header(read(0, guess), limits)
+        header = frame.parse_header(read(0, guess), limits, delta=delta)
     except TruncatedError:
         if guess == nbytes:
             raise
         most = min(nbytes, _HEADER_GUESS + 64 * 10 + limits.max_table_nbytes)
-        header = frame.parse_header(read(0, most), limits)
+        header = frame.parse_header(read(0, most), limits, delta=delta)
     n = header.n_chunks
     if not header.has_trailer:
         return _without_trailer(header, nbytes)
@@ -119,9 +121,11 @@ def index_of_range(
     return index
 
 
-def index_of_buffer(buf: memoryview, limits: Limits) -> FrameIndex:
-    """Find the chunks of a frame that lies in memory, alone."""
-    return index_of_range(lambda offset, nbytes: buf[offset : offset + nbytes], len(buf), limits)
+def index_of_buffer(buf: memoryview, limits: Limits, *, delta: bool = False) -> FrameIndex:
+    """Find the chunks of a frame that lies in memory, alone; as `index_of_range`."""
+    return index_of_range(
+        lambda offset, nbytes: buf[offset : offset + nbytes], len(buf), limits, delta=delta
+    )
 
 
 def _without_trailer(header: frame.FrameHeader, nbytes: int) -> FrameIndex:
@@ -129,7 +133,7 @@ def _without_trailer(header: frame.FrameHeader, nbytes: int) -> FrameIndex:
     if n == 0 and nbytes != header.nbytes:
         msg = f"{nbytes - header.nbytes} bytes follow a frame without content"
         raise CorruptError(msg, offset=header.nbytes)
-    if n and nbytes < header.nbytes + frame.MIN_CHUNK_NBYTES:
+    if n and nbytes < header.nbytes + frame.least_chunk_nbytes(header):
         msg = f"frame ends after {nbytes} bytes, in its only chunk"
         raise TruncatedError(msg, offset=nbytes)
     offsets = np.array([header.nbytes, nbytes][: n + 1], np.uint64)
@@ -138,7 +142,9 @@ def _without_trailer(header: frame.FrameHeader, nbytes: int) -> FrameIndex:
 
 def _check_claim(header: frame.FrameHeader, n_chunks: int, nbytes: int, limits: Limits) -> None:
     """Check that the frame is long enough for its chunks, before a table of them is made."""
-    least = header.nbytes + n_chunks * frame.MIN_CHUNK_NBYTES + frame.trailer_nbytes(n_chunks)
+    least = (
+        header.nbytes + n_chunks * frame.least_chunk_nbytes(header) + frame.trailer_nbytes(n_chunks)
+    )
     if nbytes < least:
         msg = f"frame of {nbytes} bytes, expected at least {least} for its {n_chunks} chunks"
         raise TruncatedError(msg, offset=nbytes)
@@ -207,7 +213,7 @@ def decode_frame(
 
 def models_of(indexes: Iterable[FrameIndex]) -> list[NDArray[np.uint8]]:
     """Models of frames, in order, for the kernels."""
-    return [index.header.model for index in indexes if index.header.model is not None]
+    return [model for index in indexes for model in frame.models_of(index.header)]
 
 
 def decode_jobs(
@@ -219,18 +225,45 @@ def decode_jobs(
     *,
     first_chunk: int = 0,
     depth: int = 0,
+    reference: NDArray[np.uint8] | None = None,
 ) -> None:
     """Decode chunks, also those that are made of parts; as `run.decode_run`.
 
-    depth : 0 for a frame of its own; see docs/format/codecs/structure.md.
+    depth : 0 for a frame of its own; see docs/format/codecs/structure.md. reference : of a delta
+    frame; `reference_offset` of each job lies in it, with all its content.
     """
 
     def join(job: np.void) -> None:
-        _join(encoded, content, job, depth)
+        if reference is not None and int(job["layout"]) == XOR:
+            _unmask(encoded, content, reference, job, depth)
+        else:
+            _join(encoded, content, job, depth)
 
     run.decode_run(
-        encoded, content, jobs, threads, models=models, join=join, first_chunk=first_chunk
+        encoded,
+        content,
+        jobs,
+        threads,
+        models=models,
+        join=join,
+        first_chunk=first_chunk,
+        reference=reference,
     )
+
+
+def _unmask(
+    encoded: NDArray[np.uint8],
+    content: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    job: np.void,
+    depth: int,
+) -> None:
+    """Restore a chunk that is its reference, exclusive-or a part."""
+    begin, nbytes = int(job["content_offset"]), int(job["content_nbytes"])
+    at, size = int(job["stream_offset"][0]), int(job["stream_nbytes"][0])
+    mask = _decode_part(encoded.data[at : at + size], nbytes, depth + 1)
+    at = int(job["reference_offset"])
+    np.bitwise_xor(mask, reference[at : at + nbytes], out=content[begin : begin + nbytes])
 
 
 def _join(encoded: NDArray[np.uint8], content: NDArray[np.uint8], job: np.void, depth: int) -> None:

@@ -35,8 +35,18 @@ TRANSFORMS = {
     17: "palette",
     18: "grid",
     19: "steps",
+    20: "blocks",
+    24: "same",
+    25: "xor",
+    28: "difference1",
+    29: "difference2",
+    30: "difference4",
+    31: "difference8",
 }
 FIRST_PARTS = 16
+# Transforms of delta frames, as in docs/format/codecs/difference.md.
+SAME, XOR = 24, 25
+DIFFERENCE_WIDTHS = {28: 1, 29: 2, 30: 4, 31: 8}
 _SYMBOLS_OF_LAYOUT = {BYTES1: SYMBOLS1, FLOAT2: SYMBOLS2, FLOAT4: SYMBOLS4, FLOAT8: SYMBOLS8}
 
 
@@ -76,6 +86,11 @@ class DType(NamedTuple):
             return SYMBOLS2H
         return _SYMBOLS_OF_LAYOUT.get(self.layout, self.layout)
 
+    @property
+    def difference(self) -> int:
+        """Transform to differences from a reference."""
+        return 28 + (1, 2, 4, 8).index(self.width)
+
 
 _TABLE = [
     DType("opaque", 0, BYTES1, 0, None),
@@ -110,6 +125,7 @@ _TABLE = [
     DType("uint4_unpacked", 53, BYTES1, 1, "uint4"),
     DType("int2_unpacked", 54, BYTES1, 1, "int2"),
     DType("uint2_unpacked", 55, BYTES1, 1, "uint2"),
+    DType("uint4_x2", 56, BYTES1, 0, None),
 ]
 
 OPAQUE = _TABLE[0]

@@ -5,17 +5,27 @@ Specification: docs/format/frame.md.
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from z4ai import _wire
 from z4ai._fast.hashing import xxh3_64
-from z4ai.codecs import CODECS, CONTEXTS, FRAME
+from z4ai.codecs import CODECS, CONTEXTS, FRAME, STORE
 from z4ai.copies import decode_record, encode_record
-from z4ai.dtypes import BYTES1, SYMBOLS1, TRANSFORM_WIDTHS, DType, dtype_of_code
+from z4ai.dtypes import (
+    BYTES1,
+    DIFFERENCE_WIDTHS,
+    SAME,
+    SYMBOLS1,
+    TRANSFORM_WIDTHS,
+    XOR,
+    DType,
+    dtype_of_code,
+)
 from z4ai.errors import (
     ChecksumError,
     CorruptError,
@@ -39,8 +49,11 @@ __all__ = [
     "RECORD_HEADER_NBYTES",
     "TRAILER_END_NBYTES",
     "FrameHeader",
+    "Reference",
     "chunk_params",
     "is_end_mark",
+    "least_chunk_nbytes",
+    "models_of",
     "most_chunk_nbytes",
     "parse_chunk_header",
     "parse_chunk_sizes",
@@ -69,9 +82,16 @@ _ARRAY, _FORTRAN, _BIG_ENDIAN, _STREAMED = 1, 2, 4, 8
 _MAX_NDIM = 64
 _ANCILLARY_RECORD = 1 << 15
 # Kinds of table records.
-_MODEL, _COPIES = 1, 2
+_MODEL, _COPIES, _REFERENCE, _DIFFERENCE = 1, 2, 3, 4
+_OF_REFERENCE = Struct("<QQQ")
+_RECORD_FIELDS = {
+    _MODEL: "model",
+    _COPIES: "copies",
+    _REFERENCE: "reference",
+    _DIFFERENCE: "difference",
+}
 # Transforms to parts: each stream is a frame.
-_FIRST_PARTS, _LAST_PARTS = 16, 19
+_FIRST_PARTS, _LAST_PARTS = 16, 20
 
 MAX_CHUNK_NBYTES = 1 << 26
 CHUNK_FIXED_NBYTES = _CHUNK.size
@@ -87,6 +107,21 @@ _END_MARK = bytes(4)
 TRAILER_END_NBYTES = _TRAILER_END.size
 # For what this process wrote itself.
 NO_LIMITS = Limits(max_output_nbytes=2**63, max_table_nbytes=2**63)
+
+
+class Reference(NamedTuple):
+    """What a delta frame was made against.
+
+    Attributes
+    ----------
+    nbytes : int
+        Its size.
+    digest : int
+        Its XXH3-128.
+    """
+
+    nbytes: int
+    digest: int
 
 
 class FrameHeader(NamedTuple):
@@ -116,6 +151,14 @@ class FrameHeader(NamedTuple):
         The same, as it was read.
     copies : ndarray of uint64 or None
         Ranges of the content that no chunk holds; see docs/format/copies.md.
+    delta : bool
+        It is a delta frame; see docs/format/delta.md. Only such frames have what follows.
+    reference : Reference or None
+        Its reference; None within a model delta, which tells of that itself.
+    difference_record : bytes
+        The model of its chunks of differences, as it will be written; empty if there is none.
+    difference : ndarray of uint8 or None
+        The same, as it was read.
     """
 
     dtype: DType
@@ -129,6 +172,10 @@ class FrameHeader(NamedTuple):
     model_record: bytes = b""
     model: NDArray[np.uint8] | None = None
     copies: NDArray[np.uint64] | None = None
+    delta: bool = False
+    reference: Reference | None = None
+    difference_record: bytes = b""
+    difference: NDArray[np.uint8] | None = None
 
     @property
     def copied_nbytes(self) -> int:
@@ -174,8 +221,15 @@ def write_header(header: FrameHeader) -> bytes:
         content_nbytes += header.copied_nbytes
         record = encode_record(header.copies, content_nbytes)
         tables += _RECORD.pack(_COPIES, 0, len(record)) + record
+    if header.reference is not None:
+        low, high = header.reference.digest & _wire.MASK64, header.reference.digest >> 64
+        record = _OF_REFERENCE.pack(header.reference.nbytes, low, high)
+        tables += _RECORD.pack(_REFERENCE, 0, len(record)) + record
+    if header.difference_record:
+        record = header.difference_record
+        tables += _RECORD.pack(_DIFFERENCE, 0, len(record)) + record
     head = _HEAD.pack(
-        _wire.MAGIC_FRAME,
+        _wire.MAGIC_DELTA if header.delta else _wire.MAGIC_FRAME,
         _wire.FORMAT_VERSION,
         flags,
         header.dtype.code,
@@ -188,14 +242,19 @@ def write_header(header: FrameHeader) -> bytes:
     return head + _wire.U64.pack(xxh3_64(head))
 
 
-def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
+def parse_header(buf: memoryview, limits: Limits, *, delta: bool = False) -> FrameHeader:
     """Parse the header at the start of `buf`, which may hold more, or less.
+
+    delta : a delta frame is expected, and nothing else.
 
     Raises
     ------
     TruncatedError, FormatError, LimitError
     """
-    _wire.check_magic(buf, _wire.MAGIC_FRAME, "z4ai frame")
+    if delta:
+        _wire.check_magic(buf, _wire.MAGIC_DELTA, "z4ai delta frame")
+    else:
+        _wire.check_magic(buf, _wire.MAGIC_FRAME, "z4ai frame")
     if len(buf) < _HEAD.size + 8:
         msg = f"frame header ends after {len(buf)} bytes, expected at least {_HEAD.size + 8}"
         raise TruncatedError(msg, offset=len(buf))
@@ -227,7 +286,7 @@ def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
     if dtype is None:
         msg = f"frame has dtype code {code}, which this release does not know"
         raise UnsupportedCodecError(msg, offset=6)
-    _check_flags(flags, ndim, dtype)
+    _check_flags(flags, ndim, dtype, delta=delta)
     if not 1 <= chunk_nbytes <= MAX_CHUNK_NBYTES or chunk_nbytes % 16:
         msg = f"chunk_nbytes is {chunk_nbytes}, expected a multiple of 16 up to {MAX_CHUNK_NBYTES}"
         raise CorruptError(msg, offset=16)
@@ -240,7 +299,7 @@ def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
     if flags & _ARRAY and prod(shape) * dtype.item_nbytes != content_nbytes:
         msg = f"shape {tuple(shape)} of {dtype.name} does not make {content_nbytes} bytes"
         raise CorruptError(msg, offset=_HEAD.size)
-    model, copies = _parse_records(buf, pos, end, None if streamed else content_nbytes)
+    records = _parse_records(buf, pos, end, dtype, None if streamed else content_nbytes, delta)
     header = FrameHeader(
         dtype=dtype,
         content_nbytes=None if streamed else content_nbytes,
@@ -250,17 +309,19 @@ def parse_header(buf: memoryview, limits: Limits) -> FrameHeader:
         big_endian=bool(flags & _BIG_ENDIAN),
         nbytes=end + 8,
         checksum=checksum,
-        model=model,
-        copies=copies,
+        delta=delta,
+        **records,
     )
-    if copies is None:
+    if header.copies is None:
         return header
     return header._replace(content_nbytes=content_nbytes - header.copied_nbytes)
 
 
-def _check_flags(flags: int, ndim: int, dtype: DType) -> None:
+def _check_flags(flags: int, ndim: int, dtype: DType, *, delta: bool) -> None:
     wrong = None
-    if flags & _ARRAY:
+    if delta and flags & _STREAMED:
+        wrong = "a delta frame cannot be streamed"
+    elif flags & _ARRAY:
         if flags & _STREAMED:
             wrong = "an array cannot be streamed"
         elif not dtype.item_nbytes:
@@ -274,10 +335,10 @@ def _check_flags(flags: int, ndim: int, dtype: DType) -> None:
 
 
 def _parse_records(
-    buf: memoryview, pos: int, end: int, content_nbytes: int | None
-) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint64] | None]:
-    """Walk the table records; -> the model and the copies, if there are any."""
-    model = copies = None
+    buf: memoryview, pos: int, end: int, dtype: DType, content_nbytes: int | None, delta: bool
+) -> dict[str, Any]:
+    """Walk the table records; -> what they say, by the name of its field in the header."""
+    found: dict[str, Any] = {}
     while pos < end:
         if end - pos < _RECORD.size:
             msg = "a table record does not fit the tables"
@@ -287,21 +348,42 @@ def _parse_records(
             msg = "a table record does not fit the tables"
             raise CorruptError(msg, offset=pos)
         begin = pos + _RECORD.size
-        if kind == _MODEL:
-            if model is not None:
-                msg = "a second model"
-                raise CorruptError(msg, offset=pos)
-            model = parse_model(buf[begin : begin + nbytes], begin)
-        elif kind == _COPIES:
-            if copies is not None or content_nbytes is None:
-                msg = "copies in a streamed frame" if copies is None else "a second list of copies"
-                raise CorruptError(msg, offset=pos)
-            copies, _ = decode_record(buf[begin : begin + nbytes], content_nbytes)
-        elif kind < _ANCILLARY_RECORD:
+        field = _RECORD_FIELDS.get(kind)
+        if field is None and kind < _ANCILLARY_RECORD:
             msg = f"table record of kind {kind}, which this release does not know"
             raise UnsupportedCodecError(msg, offset=pos)
+        if field is not None:
+            if field in found:
+                msg = f"a second table record of kind {kind}"
+                raise CorruptError(msg, offset=pos)
+            if (kind in (_REFERENCE, _DIFFERENCE) and not delta) or (kind == _COPIES and delta):
+                msg = f"table record of kind {kind} in a {'delta ' if delta else ''}frame"
+                raise CorruptError(msg, offset=pos)
+            if kind == _COPIES and content_nbytes is None:
+                msg = "copies in a streamed frame"
+                raise CorruptError(msg, offset=pos)
+            record = buf[begin : begin + nbytes]
+            found[field] = _parse_record(kind, record, begin, dtype, content_nbytes or 0)
         pos = begin + nbytes
-    return model, copies
+    return found
+
+
+def _parse_record(
+    kind: int, record: memoryview, offset: int, dtype: DType, content_nbytes: int
+) -> Any:
+    if kind == _MODEL:
+        return parse_model(record, offset)
+    if kind == _COPIES:
+        return decode_record(record, content_nbytes)[0]
+    if kind == _DIFFERENCE:
+        from z4ai.difference import parse_difference  # noqa: PLC0415 - deltas only
+
+        return parse_difference(record, offset, dtype.width)
+    if len(record) != _OF_REFERENCE.size:
+        msg = f"reference record of {len(record)} bytes, expected {_OF_REFERENCE.size}"
+        raise CorruptError(msg, offset=offset)
+    nbytes, low, high = _OF_REFERENCE.unpack(record)
+    return Reference(nbytes, low | high << 64)
 
 
 def write_chunk_headers(out: memoryview, jobs: NDArray[np.void]) -> None:
@@ -325,8 +407,56 @@ def write_chunk_headers(out: memoryview, jobs: NDArray[np.void]) -> None:
         _CHUNK.pack_into(out, offset, encoded, content, checksum, layout, n, params[0])
         for p in range(n):
             _STREAM.pack_into(out, offset + _CHUNK.size + p * _STREAM.size, codecs[p], sizes[p])
-        if params[0] and layout < _FIRST_PARTS:
+        if params[0] and (layout < _FIRST_PARTS or layout in DIFFERENCE_WIDTHS):
             _SYMBOLS_PARAMS.pack_into(out, offset + _CHUNK.size + n * _STREAM.size, *params[1:])
+
+
+class _Shape(NamedTuple):
+    """What chunks of a transform consist of.
+
+    least, most : streams. first, other : the codec of stream 0, and of the others, where it is one.
+    """
+
+    width: int
+    least: int
+    most: int
+    first: int | None = None
+    other: int | None = None
+    any_params: bool = False
+
+
+@cache
+def _shape_of(transform: int, width: int, delta: bool, big_endian: bool) -> _Shape | None:
+    """Find what chunks of a transform consist of; None if a frame cannot have such."""
+    if _FIRST_PARTS <= transform <= _LAST_PARTS:
+        return _Shape(width, 1, _MAX_STREAMS, FRAME, FRAME, any_params=True)
+    if transform < len(TRANSFORM_WIDTHS):
+        width = TRANSFORM_WIDTHS[transform]
+        return _Shape(width, width, width, CONTEXTS if transform >= SYMBOLS1 else None)
+    if not delta:
+        return None
+    if transform in (SAME, XOR):
+        return _Shape(1, transform - SAME, transform - SAME, FRAME)
+    if transform in DIFFERENCE_WIDTHS and not big_endian:
+        return _Shape(DIFFERENCE_WIDTHS[transform], 2, 2, CONTEXTS, STORE)
+    return None
+
+
+def _model_number(transform: int, header: FrameHeader) -> int:
+    """Number, from 1, of the model of such a chunk among those of the frame; 0: it has none."""
+    if transform in DIFFERENCE_WIDTHS:
+        return 0 if header.difference is None else len(models_of(header))
+    return int(header.model is not None)
+
+
+def models_of(header: FrameHeader) -> list[NDArray[np.uint8]]:
+    """Models that a header holds, in the order in which chunks count them."""
+    return [model for model in (header.model, header.difference) if model is not None]
+
+
+def least_chunk_nbytes(header: FrameHeader) -> int:
+    """Bytes of the smallest chunk that such a frame may have."""
+    return _CHUNK.size if header.delta else MIN_CHUNK_NBYTES
 
 
 def chunk_params(buf: memoryview, offset: int) -> memoryview:
@@ -388,18 +518,18 @@ def parse_chunk_header(
     if not 1 <= content <= expected or (header.content_nbytes is not None and content != expected):
         msg = f"chunk holds {content} bytes of content, expected {expected}"
         raise CorruptError(msg, offset=pos + 4, chunk=k)
-    if not MIN_CHUNK_NBYTES <= encoded <= content + _MAX_EXPANSION:
+    if not least_chunk_nbytes(header) <= encoded <= content + _MAX_EXPANSION:
         msg = f"chunk of {encoded} bytes for {content} bytes of content"
         raise CorruptError(msg, offset=pos, chunk=k)
-    of_parts = _FIRST_PARTS <= layout <= _LAST_PARTS
-    of_symbols = SYMBOLS1 <= layout < len(TRANSFORM_WIDTHS)
-    if layout >= len(TRANSFORM_WIDTHS) and not of_parts:
+    shape = _shape_of(layout, header.dtype.width, header.delta, header.big_endian)
+    if shape is None:
         msg = f"transform {layout}, which this release does not know"
         raise UnsupportedCodecError(msg, offset=pos + 16, chunk=k)
-    width = header.dtype.width if of_parts else TRANSFORM_WIDTHS[layout]
+    width = shape.width
+    of_symbols = shape.first == CONTEXTS
     if (
-        not (1 <= n <= _MAX_STREAMS if of_parts else n == width)
-        or not (of_parts or params == 0 or (of_symbols and params == _SYMBOLS_PARAMS.size))
+        not shape.least <= n <= shape.most
+        or not (shape.any_params or params == 0 or (of_symbols and params == _SYMBOLS_PARAMS.size))
         or width not in (1, header.dtype.width)
         or content < width
     ):
@@ -412,12 +542,9 @@ def parse_chunk_header(
     data = table + n * _STREAM.size + params
     tail = content % width
     chunk_end = pos + encoded
-    streams = (
-        [_STREAM.unpack_from(buf, table + p * _STREAM.size) for p in range(n)]
-        if data <= chunk_end
-        else []
-    )
-    if data + sum(nbytes for _, nbytes in streams) + tail != chunk_end or not streams:
+    fits = data <= chunk_end
+    streams = [_STREAM.unpack_from(buf, table + p * _STREAM.size) for p in range(n if fits else 0)]
+    if not fits or data + sum(nbytes for _, nbytes in streams) + tail != chunk_end:
         msg = f"streams do not add up to the {encoded} bytes of the chunk"
         raise CorruptError(msg, offset=table, chunk=k)
     offsets = [0] * n
@@ -427,14 +554,17 @@ def parse_chunk_header(
         if codec not in CODECS:
             msg = f"stream {p} has codec {codec}, which this release does not know"
             raise UnsupportedCodecError(msg, offset=table + p * _STREAM.size, chunk=k)
-        if codec != CONTEXTS if of_symbols and p == 0 else (codec == FRAME) != of_parts:
+        wanted = shape.first if p == 0 else shape.other
+        if codec != wanted if wanted is not None else codec in (CONTEXTS, FRAME):
             msg = f"stream {p} of transform {layout} has codec {codec}"
             raise CorruptError(msg, offset=table + p * _STREAM.size, chunk=k)
         offsets[p] = at
         at += nbytes
     rows_nbytes = rare_nbytes = n_rare = n_raw = 0
+    model = 0
     if of_symbols:
-        if header.model is None:
+        model = _model_number(layout, header)
+        if not model:
             msg = f"transform {layout} in a frame without a model"
             raise CorruptError(msg, offset=pos + 16, chunk=k)
         if params:
@@ -458,7 +588,7 @@ def parse_chunk_header(
         *pad,
         *[codec for codec, _ in streams],
         *pad,
-        1 if of_symbols else 0,
+        model,
         rows_nbytes,
         rare_nbytes,
         n_rare,

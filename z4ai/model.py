@@ -75,6 +75,9 @@ def _fold_of(name: str) -> NDArray[np.uint8] | None:
         return np.roll(_magnitudes(128), 128)
     if name == "uint8":
         return _magnitudes(128)
+    if name == "uint4_x2":
+        # Where both lie between the least and the most of their block.
+        return ((symbols >> 4) + (symbols & 15)).astype(np.uint8)
     if name == "fp16":
         return (symbols >> 1).astype(np.uint8)
     if name == "fp8_e4m3":
@@ -160,16 +163,16 @@ def parse_model(record: memoryview, offset: int) -> NDArray[np.uint8]:
         msg = f"model: {wrong}"
         raise CorruptError(msg, offset=offset)
 
-    freqs, pos = _take_tables(record, pos, offset)
+    freqs, pos = take_tables(record, pos, offset)
     if len(freqs) > 1 and not has & (_ROWS | _COLUMNS):
         msg = f"model: {len(freqs)} tables without rows and columns"
         raise CorruptError(msg, offset=offset)
     blank = np.zeros((1, 256), np.uint16)
     rare = classes = blank
     if has & _RARE:
-        rare, pos = _take_tables(record, pos, offset, single=True)
+        rare, pos = take_tables(record, pos, offset, single=True)
     if has & (_ROWS | _COLUMNS):
-        classes, pos = _take_tables(record, pos, offset, single=True)
+        classes, pos = take_tables(record, pos, offset, single=True)
         if classes[0, _MAX_CLASS + 1 :].any():
             msg = "model: a class above 127"
             raise CorruptError(msg, offset=offset)
@@ -200,7 +203,7 @@ def parse_model(record: memoryview, offset: int) -> NDArray[np.uint8]:
     return np.frombuffer(head + bytes(_FOLD_NBYTES) + body, np.uint8)
 
 
-def _take_tables(
+def take_tables(
     record: memoryview, pos: int, offset: int, *, single: bool = False
 ) -> tuple[NDArray[np.uint16], int]:
     nbytes, pos = _wire.get_varint(record, pos, len(record))
@@ -469,7 +472,7 @@ def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int, n: int) -> 
         context = np.minimum(np.arange(len(fine)) >> shift, draft.n_contexts - 1)
         counts = np.zeros((draft.n_contexts, 256), np.uint64)
         np.add.at(counts, context, fine)
-    tables, rare, escape = _tables_of(counts, complete=complete)
+    tables, rare, escape = tables_of(counts, complete=complete)
     has = (_ROWS if classes.rows is not None else 0) | (
         _COLUMNS if classes.columns is not None else 0
     )
@@ -505,7 +508,7 @@ def _class_counts(classes: _Classes) -> NDArray[np.uint32]:
     return counts
 
 
-def _tables_of(
+def tables_of(
     counts: NDArray[np.uint64], *, complete: bool
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32] | None, int]:
     """Take rare symbols out of counts by context; -> counts for tables, of rare ones, the escape.

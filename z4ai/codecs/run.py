@@ -53,12 +53,26 @@ def encode_run(
     gap_stream: int,
     threads: int | None,
     models: Sequence[NDArray[np.uint8]] = (),
+    reference: NDArray[np.uint8] | None = None,
 ) -> int:
     """Encode chunks by the kernels, one behind the other; -> where the last one ends in `out`."""
+    rows = jobs.view(np.uint8)
     with _threads.lease(threads, len(jobs)) as n_threads:
         return chunks.encode(
-            content, out, offset, jobs.view(np.uint8), gap, gap_stream, n_threads, models=models
+            content,
+            out,
+            offset,
+            rows,
+            gap,
+            gap_stream,
+            n_threads,
+            models=models,
+            **_beside(reference),
         )
+
+
+def _beside(reference: NDArray[np.uint8] | None) -> dict[str, Any]:
+    return {} if reference is None else {"reference": reference}
 
 
 def encode_library_run(
@@ -153,6 +167,7 @@ def decode_run(
     join: Callable[[np.void], None] | None = None,
     first_chunk: int = 0,
     tensor: str | None = None,
+    reference: NDArray[np.uint8] | None = None,
 ) -> None:
     """Decode chunks into `content` and verify each one's checksum.
 
@@ -172,6 +187,8 @@ def decode_run(
         Number of the first job's chunk, for messages.
     tensor : str, optional
         Name of the tensor, for messages.
+    reference : ndarray of uint8, optional
+        What chunks of delta frames differ from.
 
     Raises
     ------
@@ -179,7 +196,9 @@ def decode_run(
         For the lowest chunk that fails.
     """
     with _threads.lease(threads, len(jobs)) as n_threads:
-        ok = chunks.decode(encoded, content, jobs.view(np.uint8), n_threads, models=models)
+        ok = chunks.decode(
+            encoded, content, jobs.view(np.uint8), n_threads, models=models, **_beside(reference)
+        )
     if ok:
         return
     failed = np.flatnonzero(jobs["status"])

@@ -1,0 +1,239 @@
+"""How the model of a frame of differences is chosen: by counts of a sample, or of everything.
+
+Specification: docs/format/codecs/difference.md.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from z4ai import _wire
+from z4ai._fast import contexts, differences, models
+from z4ai.difference import BLOCK, FLOATS, RARE, ROWS, n_symbols, parse_difference
+from z4ai.model import Model, tables_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from z4ai.dtypes import DType
+
+__all__ = ["choose_difference", "mantissa_bits"]
+
+_FIXED = Struct("<BBBBH")
+_MANTISSA = {
+    "bf16": 7,
+    "fp16": 10,
+    "fp32": 23,
+    "fp64": 52,
+    "complex64": 23,
+    "complex128": 52,
+    "fp8_e4m3": 3,
+    "fp8_e5m2": 2,
+    "fp8_e4m3fnuz": 3,
+    "fp8_e5m2fnuz": 2,
+    "fp8_e4m3b11fnuz": 3,
+    "fp8_e3m4": 4,
+    "fp8_e4m3_ieee": 3,
+}
+# Elements that tables are made by.
+_SAMPLE = 1 << 20
+_RUNS = 16
+# References that the top is chosen by; one in so many may lie above it.
+_GLANCE = 1 << 14
+_ABOVE = 200
+# Class steps an octave: 2^3 as a rule.
+_OCTAVE = 3
+_MOST_CONTEXTS = {False: 32, True: 64}
+_MOST_CLASS = 127
+_LEAST_PERIOD = 16
+_CLASS_TABLE_BITS = 160
+# Octaves between rows that do not change and those that hardly do.
+_APART = 6
+
+
+class _Counts(NamedTuple):
+    """Symbols by class, and what classes of rows cost beside them in 1/256 bit."""
+
+    counts: NDArray[np.uint32]
+    rows: NDArray[np.uint8] | None
+    least: int
+    most: int
+    side: int
+
+
+class _Sample:
+    """Runs of whole rows of a content and of its reference."""
+
+    def __init__(
+        self, content: NDArray[np.uint8], reference: NDArray[np.uint8], width: int, period: int
+    ) -> None:
+        n = len(content) // width
+        step = max(period, 1)
+        rows = -(-n // step)
+        beside = max(1, _SAMPLE // _RUNS // step)
+        if n <= _SAMPLE or rows < 2 * _RUNS * beside:
+            self.runs = [(content[: n * width], reference[: n * width])]
+            self.complete = True
+        else:
+            gap = (rows - beside) // (_RUNS - 1) * step * width
+            size = beside * step * width
+            ranges = [slice(k * gap, k * gap + size) for k in range(_RUNS)]
+            self.runs = [(content[r], reference[r]) for r in ranges]
+            self.complete = False
+        self.n = sum(len(c) for c, _ in self.runs) // width
+
+
+def mantissa_bits(dtype: DType) -> int | None:
+    """Bits of a float's mantissa; None for what is no float with a sign."""
+    return _MANTISSA.get(dtype.name)
+
+
+def choose_difference(
+    content: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    dtype: DType,
+    shape: tuple[int, ...] | None,
+    *,
+    thorough: bool = False,
+) -> Model | None:
+    """Choose the model of a frame of differences; None for content of less than an element.
+
+    Parameters
+    ----------
+    content, reference : ndarray of uint8
+        Both little-endian; the reference is at least as long.
+    dtype : DType
+        Their elements.
+    shape : tuple of int, optional
+        The places of those elements, the last index running fastest.
+    thorough : bool
+        Allow more contexts.
+    """
+    n = len(content) // dtype.width
+    if n == 0:
+        return None
+    mantissa = mantissa_bits(dtype)
+    floats = mantissa is not None
+    octave = min(_OCTAVE, mantissa or 0) if floats else 2
+    below = (mantissa or 0) - octave if floats else 0
+    period = prod(shape[1:]) if shape is not None and len(shape) > 1 else 0
+    if not _LEAST_PERIOD <= period <= n // 2 or period >= 1 << 32:
+        period = 0
+    top = _top_of(reference[: n * dtype.width], dtype.width, below) if floats else 0
+    sample = _Sample(content, reference, dtype.width, period)
+    ways = [_count(sample, dtype.width, floats, below, top, octave, 0)]
+    if period:
+        ways.append(_count(sample, dtype.width, floats, below, top, octave, period))
+    most = _MOST_CONTEXTS[thorough]
+    best: tuple[int, int, int, _Counts] | None = None
+    for way in ways:
+        bins = int(np.flatnonzero(way.counts.any(1))[-1]) + 1
+        for shift in range(octave + 2):
+            cost, count = models.merge(way.counts[:bins], shift, most)
+            if best is None or cost + way.side < best[0]:
+                best = cost + way.side, shift, count, way
+            if bins >> shift <= 1:
+                break
+    assert best is not None
+    _, shift, count, way = best
+    flags = (FLOATS if floats else 0) | (ROWS if way.rows is not None else 0)
+    if count == 1 and way.rows is None:
+        shift = below = top = 0
+        below = 0
+    return _make(sample, dtype, flags, shift, below, top, octave, count, period, way)
+
+
+def _top_of(reference: NDArray[np.uint8], width: int, below: int) -> int:
+    """Magnitude, in steps, that few references exceed."""
+    words = reference.view(f"<u{width}")
+    if len(words) > _GLANCE:
+        # In runs: single elements at even distances may all be of one column.
+        gap = (len(words) - _GLANCE // _RUNS) // (_RUNS - 1)
+        starts = (np.arange(_RUNS) * gap)[:, None]
+        words = words[(starts + np.arange(_GLANCE // _RUNS)).ravel()]
+    sign = words.dtype.type((1 << (8 * width - 1)) - 1)
+    steps = (words & sign) >> words.dtype.type(below)
+    place = len(steps) - 1 - len(steps) // _ABOVE
+    return min(int(np.partition(steps, place)[place]), 0xFFFF)
+
+
+def _count(
+    sample: _Sample, width: int, floats: bool, below: int, top: int, octave: int, period: int
+) -> _Counts:
+    """Count symbols, of rows of `period` elements by their classes."""
+    total = np.zeros((differences.CLASSES, 256), np.uint32)
+    if not period:
+        for content, reference in sample.runs:
+            counts, _ = differences.count(content, reference, width, floats, below, top, 0, None)
+            total += counts
+        return _Counts(total, None, 0, 0, 0)
+    levels = [
+        differences.levels(content, reference, width, floats, below, top, octave, period)
+        for content, reference in sample.runs
+    ]
+    every = np.concatenate(levels)
+    ordered = np.sort(every[every > 0]).astype(np.int64)
+    low, high = (int(ordered[len(ordered) // 100]), int(ordered[-1])) if len(ordered) else (0, 0)
+    # Rows that do not change at all stay far below those that do.
+    apart = _APART << octave if len(ordered) < len(every) else 0
+    least = max(low - apart, high - _MOST_CLASS, 0)
+    most = min(high - least, _MOST_CLASS)
+    rows = []
+    for (content, reference), mine in zip(sample.runs, levels, strict=True):
+        classes = np.clip(mine.astype(np.int64) - least, 0, most).astype(np.uint8)
+        counts, _ = differences.count(
+            content, reference, width, floats, below, top, period, classes
+        )
+        total += counts
+        rows.append(classes)
+    classes = np.concatenate(rows)
+    occur = np.bincount(classes, minlength=256).astype(np.uint32)
+    side = models.cost(occur) + 256 * _CLASS_TABLE_BITS
+    return _Counts(total, classes, least, most, side)
+
+
+def _make(
+    sample: _Sample,
+    dtype: DType,
+    flags: int,
+    shift: int,
+    below: int,
+    top: int,
+    octave: int,
+    count: int,
+    period: int,
+    way: _Counts,
+) -> Model:
+    some = n_symbols(dtype.width)
+    context = np.minimum(np.arange(len(way.counts)) >> shift, count - 1)
+    counts = np.zeros((count, some), np.uint64)
+    np.add.at(counts, context, way.counts[:, :some])
+    kept, apart, escape = tables_of(counts, complete=sample.complete)
+    flags |= RARE if apart is not None else 0
+    period = period if flags & ROWS else 0
+    record = _FIXED.pack(flags, escape, shift, below, top) + _wire.put_varint(period)
+    record += _tables(kept)
+    if apart is not None:
+        record += _tables(apart[None])
+    if way.rows is not None:
+        classes = np.zeros((1, 256), np.uint32)
+        # A piece of a row may be of any class.
+        classes[0, : way.most + 1] = 1
+        classes[0] += np.bincount(way.rows, minlength=256).astype(np.uint32)
+        record += _tables(classes)
+    block = parse_difference(memoryview(record), 0, dtype.width).copy()
+    fields = list(BLOCK.unpack_from(block))
+    fields[8], fields[9], fields[13] = way.least, way.most, octave
+    BLOCK.pack_into(block, 0, *fields)
+    return Model(record, block)
+
+
+def _tables(counts: NDArray[np.uint32]) -> bytes:
+    whole = np.zeros((len(counts), 256), np.uint32)
+    whole[:, : counts.shape[1]] = counts
+    written: bytes = contexts.write_tables(whole)[0]
+    return _wire.put_varint(len(written)) + written
