@@ -23,6 +23,15 @@ UNKNOWN_NBYTES = MASK64
 _EARLIER_PACKAGE = frozenset({1, 2, 3, ord("M")})
 
 
+# What else may lie where a frame or a container is expected.
+_KINDS = {
+    MAGIC_FRAME: " as a frame (z4ai.decompress)",
+    MAGIC_DELTA: " as a delta frame (z4ai.decompress_delta)",
+    MAGIC_CONTAINER: " as a container (z4ai.safetensors)",
+    b"Z4DM": " as a model delta (z4ai.model_delta)",
+}
+
+
 def check_magic(buf: memoryview, magic: bytes, what: str) -> None:
     """Check the magic and the version byte behind it.
 
@@ -32,7 +41,8 @@ def check_magic(buf: memoryview, magic: bytes, what: str) -> None:
     """
     found = bytes(buf[:4])
     if found != magic[: len(found)]:
-        msg = f"not a {what}: begins with {found!r}, expected {magic!r}"
+        other = _KINDS.get(found)
+        msg = f"not a {what}: begins with {found!r}{other or ''}, expected {magic!r}"
         raise FormatError(msg, offset=0)
     if len(buf) < 5:
         msg = f"{what} ends after {len(buf)} bytes, expected a version at byte 4"

@@ -11,8 +11,8 @@ import numpy as np
 from z4ai import frame
 from z4ai._buffers import bytes_of, writable_bytes_of
 from z4ai._fast.chunks import BytesBuilder
-from z4ai._wire import FORMAT_VERSION, MAGIC_FRAME
-from z4ai.codecs import CODECS
+from z4ai._wire import FORMAT_VERSION, MAGIC_DELTA, MAGIC_FRAME
+from z4ai.codecs import CODECS, FRAME
 from z4ai.decoder import check_output, decode_frame, index_of_buffer, jobs_of_chunks
 from z4ai.dtypes import FIRST_PARTS, OPAQUE, TRANSFORMS, DType, is_auto, resolve
 from z4ai.encoder import encode_content
@@ -32,6 +32,7 @@ __all__ = [
     "ModelInfo",
     "PartInfo",
     "PlaneInfo",
+    "ReferenceInfo",
     "compress",
     "compress_bound",
     "decompress",
@@ -320,6 +321,21 @@ class CopiesInfo(NamedTuple):
     nbytes: int
 
 
+class ReferenceInfo(NamedTuple):
+    """The reference that a delta frame needs to be read.
+
+    Attributes
+    ----------
+    nbytes : int
+        Its size.
+    digest : str
+        Its XXH3-128, in hexadecimal.
+    """
+
+    nbytes: int
+    digest: str
+
+
 class FrameInfo(NamedTuple):
     """What a frame tells without being decoded.
 
@@ -352,6 +368,8 @@ class FrameInfo(NamedTuple):
         What the chunks of symbols share.
     copies : CopiesInfo or None
         What no chunk holds.
+    reference : ReferenceInfo or None
+        What a delta frame was made against.
     missing_extras : tuple of str
         Extras of this installation, not of the frame, that are missing: with them ``"max"`` tries
         more, and frames that used them can be decoded.
@@ -372,6 +390,7 @@ class FrameInfo(NamedTuple):
     parts: tuple[PartInfo, ...]
     model: ModelInfo | None
     copies: CopiesInfo | None
+    reference: ReferenceInfo | None
     missing_extras: tuple[str, ...]
 
     @property
@@ -386,7 +405,7 @@ def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
     Parameters
     ----------
     blob : buffer
-        One whole frame.
+        One whole frame, or delta frame.
     limits : Limits, optional
         For the tables of the frame.
 
@@ -403,11 +422,11 @@ def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
     """
     buf = bytes_of(blob).data
     limits = resolve_limits(limits)
-    index = index_of_buffer(buf, limits)
+    index = index_of_buffer(buf, limits, delta=bytes(buf[:4]) == MAGIC_DELTA)
     jobs = jobs_of_chunks(buf, index, 0, index.n_chunks)
     header = index.header
-    of_parts = jobs["layout"] >= FIRST_PARTS
-    with_planes = jobs[~of_parts]
+    of_parts = jobs["stream_codec"][:, 0] == FRAME
+    with_planes = jobs[jobs["layout"] < FIRST_PARTS]
     n_planes = int(with_planes["n_streams"].max(initial=0))
     return FrameInfo(
         format_version=FORMAT_VERSION,
@@ -427,6 +446,9 @@ def info(blob: Any, *, limits: Limits | None = None) -> FrameInfo:
         copies=None
         if header.copies is None
         else CopiesInfo(len(header.copies), header.copied_nbytes),
+        reference=None
+        if header.reference is None
+        else ReferenceInfo(header.reference.nbytes, f"{header.reference.digest:032x}"),
         missing_extras=_missing_extras(),
     )
 
