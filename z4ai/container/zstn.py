@@ -36,7 +36,11 @@ __all__ = [
     "NO_LOCATION",
     "Container",
     "Location",
+    "check_frames",
     "parse_container",
+    "parse_head",
+    "read_index",
+    "take_header",
     "write_end",
     "write_header",
 ]
@@ -79,9 +83,9 @@ class Container:
     index_offset: int
 
 
-def write_header() -> bytes:
+def write_header(magic: bytes = _wire.MAGIC_CONTAINER) -> bytes:
     """Put the first bytes of a container on the wire."""
-    head = _wire.MAGIC_CONTAINER + bytes([_wire.FORMAT_VERSION]) + _RESERVED
+    head = magic + bytes([_wire.FORMAT_VERSION]) + _RESERVED
     return head + _wire.U64.pack(xxh3_64(head))
 
 
@@ -126,12 +130,9 @@ def parse_container(source: Source, limits: Limits) -> Container:
     ------
     FormatError, LimitError
     """
-    checksum = _parse_header(source)
+    checksum = parse_head(source, _wire.MAGIC_CONTAINER, FOOTER_NBYTES)
     index_offset, index_nbytes, original_nbytes = _parse_footer(source, checksum)
-    # What does not shrink costs a chunk header in 2**22 bytes: far below this slack.
-    if index_nbytes > limits.max_table_nbytes + (limits.max_table_nbytes >> 8) + 4096:
-        raise _index_limit(index_nbytes, limits)
-    content = _read_index(source, index_offset, index_nbytes, limits)
+    content = read_index(source, index_offset, index_nbytes, limits)
     header_bytes, table = _split_index(content)
     header = st_header.parse(header_bytes, limits.max_table_nbytes)
     if len(table) != len(header.tensors):
@@ -146,10 +147,13 @@ def parse_container(source: Source, limits: Limits) -> Container:
     return Container(header_bytes, header, locations, original_nbytes, index_offset)
 
 
-def _parse_header(source: Source) -> int:
+def parse_head(
+    source: Source, magic: bytes, footer_nbytes: int, what: str = "z4ai container"
+) -> int:
+    """Check the first bytes of a container; -> their checksum."""
     head = read(source, 0, min(source.nbytes, HEADER_NBYTES))
-    _wire.check_magic(head, _wire.MAGIC_CONTAINER, "z4ai container")
-    if source.nbytes < HEADER_NBYTES + FOOTER_NBYTES:
+    _wire.check_magic(head, magic, what)
+    if source.nbytes < HEADER_NBYTES + footer_nbytes:
         msg = f"container ends after {source.nbytes} bytes, before its footer"
         raise TruncatedError(msg, offset=source.nbytes)
     _, _, reserved, checksum = _HEAD.unpack(head)
@@ -191,7 +195,11 @@ def _index_limit(nbytes: int, limits: Limits) -> LimitError:
     return LimitError(msg, option="max_table_nbytes")
 
 
-def _read_index(source: Source, offset: int, nbytes: int, limits: Limits) -> bytes:
+def read_index(source: Source, offset: int, nbytes: int, limits: Limits) -> bytes:
+    """Read and decode the index."""
+    # What does not shrink costs a chunk header in 2**22 bytes: far below this slack.
+    if nbytes > limits.max_table_nbytes + (limits.max_table_nbytes >> 8) + 4096:
+        raise _index_limit(nbytes, limits)
     encoded = read(source, offset, nbytes)
     frame = index_of_buffer(encoded, limits)
     if frame.header.dtype is not OPAQUE or frame.header.shape is not None:
@@ -205,8 +213,8 @@ def _read_index(source: Source, offset: int, nbytes: int, limits: Limits) -> byt
     return content.tobytes()
 
 
-def _split_index(content: bytes) -> tuple[bytes, NDArray[np.uint64]]:
-    """Split the content of the index; -> JSON header, table of locations."""
+def take_header(content: bytes) -> tuple[bytes, int, int]:
+    """Take the JSON header off an index; -> it, the number of tensors, where the rest begins."""
     if len(content) < 16:
         msg = f"index holds {len(content)} bytes, expected at least 16"
         raise CorruptError(msg)
@@ -216,11 +224,17 @@ def _split_index(content: bytes) -> tuple[bytes, NDArray[np.uint64]]:
         raise CorruptError(msg)
     table_offset = 16 + header_nbytes
     (n_tensors,) = _wire.U64.unpack_from(content, table_offset - 8)
+    return content[8 : 8 + header_nbytes], n_tensors, table_offset
+
+
+def _split_index(content: bytes) -> tuple[bytes, NDArray[np.uint64]]:
+    """Split the content of the index; -> JSON header, table of locations."""
+    header_bytes, n_tensors, table_offset = take_header(content)
     if n_tensors * _LOCATION_NBYTES != len(content) - table_offset:
         msg = f"{len(content) - table_offset} bytes of locations for {n_tensors} tensors"
         raise CorruptError(msg)
     table = np.frombuffer(content, "<u8", 3 * n_tensors, table_offset).reshape(-1, 3)
-    return content[8 : 8 + header_nbytes], table
+    return header_bytes, table
 
 
 def _check_locations(header: Header, table: NDArray[np.uint64], index_offset: int) -> None:
@@ -236,13 +250,20 @@ def _check_locations(header: Header, table: NDArray[np.uint64], index_offset: in
     # Below this no sum wraps; frames behind the index are refused by the walk.
     far = np.uint64(1 << 63)
     blame((table >= far).any(axis=1), "its location lies behind the end of any file")
-    frames, first = np.unique(table[~empty, :2], axis=0, return_index=True)
+    check_frames(table[~empty, :2], [t.name for t in header.tensors if t.nbytes], index_offset)
+
+
+def check_frames(frames: NDArray[np.uint64], names: Sequence[str], index_offset: int) -> None:
+    """Check that frames, given by offset and size below 2**63, leave no holes and no overlaps.
+
+    names : whose each one is, to blame; the same frame may be given more than once.
+    """
+    frames, first = np.unique(frames, axis=0, return_index=True)
     starts = np.append(frames[:, 0], np.uint64(index_offset))
     ends = np.append(np.uint64(HEADER_NBYTES), frames.sum(axis=1, dtype=np.uint64))
     wrong = np.flatnonzero(starts != ends)
     if len(wrong):
         k = int(wrong[0])
         msg = f"a frame or the index begins at {starts[k]}, expected at {ends[k]}: hole or overlap"
-        tensors = [t.name for t in header.tensors if t.nbytes]
-        blamed = tensors[int(first[min(k, len(first) - 1)])] if tensors else None
+        blamed = names[int(first[min(k, len(first) - 1)])] if names else None
         raise CorruptError(msg, offset=int(starts[k]), tensor=blamed)
