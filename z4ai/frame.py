@@ -73,7 +73,7 @@ _STREAM = Struct("<BI")
 _MAX_STREAMS = 8
 # A row of z4ai._fast.chunks.JOB: packed at once, since setting its fields one by one takes as long
 # as decoding a small tensor.
-_JOB_ROW = Struct("<6Q8QQ8I8B4xIIIHHH6xBBB3xB5x")
+_JOB_ROW = Struct("<6Q8QQ8x8I8B4xIIIHHH6xBBB3xB5x")
 _RECORD = Struct("<HHI")
 _SYMBOLS_PARAMS = Struct("<IIHH")
 _TRAILER_END = Struct("<QQQ4s")

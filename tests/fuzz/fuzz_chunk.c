@@ -8,6 +8,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
 {
     z4_chunk_job job, first_job;
+    const z4_reference none = {NULL, 0};
     uint8_t *first = NULL, *encoded;
     size_t width, at = 0;
     static void *kept;
@@ -43,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         if (!z4_cpu_runs(isa))
             continue;
         content = z4_fuzz_alloc(job.content_nbytes);
-        z4_decode_chunk(&kernels, &mine, NULL, encoded, nbytes, content, job.content_nbytes, scratch, NULL);
+        z4_decode_chunk(&kernels, &mine, NULL, encoded, nbytes, none, content, job.content_nbytes, scratch, NULL);
         if (first == NULL) {
             first = content;
             first_job = mine;

@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     static const uint8_t layouts[8][2] = {{0, 0}, {1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}, {4, 1}};
     static void *kept, *back_kept;
     z4_chunk_job job, first_job;
+    const z4_reference none = {NULL, 0};
     uint8_t *content, *first = NULL;
     size_t times, total, bound;
     if (nbytes < 3)
@@ -46,14 +47,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         planes = z4_fuzz_alloc(z4_encode_planes_nbytes(total, job.layout));
         out = z4_fuzz_alloc(bound);
         memset(out, 0, bound);
-        z4_encode_chunk(&kernels, &mine, NULL, content, out, bound, GAP, GAP_STREAM, scratch, NULL, planes);
+        z4_encode_chunk(&kernels, &mine, NULL, content, none, out, bound, GAP, GAP_STREAM, scratch, NULL, planes);
         Z4_FUZZ_CHECK(mine.status == Z4_OK && mine.encoded_nbytes <= GAP + GAP_STREAM + total);
         free(planes);
         exact = z4_fuzz_copy(out, mine.encoded_nbytes);
         back_scratch = z4_fuzz_scratch(&back_kept, sizeof *back_scratch);
         back = z4_fuzz_alloc(total);
         read = mine;
-        z4_decode_chunk(&kernels, &read, NULL, exact, mine.encoded_nbytes, back, total, back_scratch, NULL);
+        z4_decode_chunk(&kernels, &read, NULL, exact, mine.encoded_nbytes, none, back, total, back_scratch, NULL);
         Z4_FUZZ_CHECK(read.status == Z4_OK && memcmp(back, content, total) == 0);
         free(back);
         free(out);

@@ -110,6 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
 {
     static void *kept, *kept_symbols;
     z4_chunk_job job, first_job;
+    const z4_reference none = {NULL, 0};
     z4_model head, *m;
     reader r = {data, nbytes};
     uint8_t *first = NULL, *encoded;
@@ -162,7 +163,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         symbols = z4_fuzz_scratch(&kept_symbols, sizeof *symbols);
         symbols->model = NULL;
         content = z4_fuzz_alloc(job.content_nbytes);
-        z4_decode_chunk(&kernels, &mine, m, encoded, r.left, content, job.content_nbytes, scratch, symbols);
+        z4_decode_chunk(&kernels, &mine, m, encoded, r.left, none, content, job.content_nbytes, scratch, symbols);
         if (first == NULL) {
             first = content;
             first_job = mine;

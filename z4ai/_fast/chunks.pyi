@@ -12,6 +12,7 @@ def decode(
     threads: int,
     isa: str | None = None,
     models: Sequence[Buffer] = (),
+    reference: Buffer | None = None,
 ) -> bool: ...
 def encode(
     content: Buffer,
@@ -23,6 +24,7 @@ def encode(
     threads: int,
     isa: str | None = None,
     models: Sequence[Buffer] = (),
+    reference: Buffer | None = None,
 ) -> int: ...
 def encode_bound(content_nbytes: int, layout: int, gap: int, gap_stream: int) -> int: ...
 

@@ -42,6 +42,7 @@ cdef extern from "z4_chunk_run.h" nogil:
         uint64_t content_nbytes
         uint64_t encoded_offset
         uint64_t encoded_nbytes
+        uint64_t reference_offset
         uint32_t lead
         uint32_t model
         uint8_t layout
@@ -49,6 +50,12 @@ cdef extern from "z4_chunk_run.h" nogil:
         uint8_t planes
         uint8_t n_streams
         int8_t status
+
+    ctypedef struct z4_reference:
+        const uint8_t *at
+        size_t nbytes
+    bint z4_is_beside(int transform) noexcept
+    bint z4_has_reference(const z4_chunk_job *job, z4_reference reference) noexcept
 
     ctypedef struct z4_model:
         pass
@@ -65,6 +72,7 @@ cdef extern from "z4_chunk_run.h" nogil:
         size_t last
         const uint8_t *encoded
         size_t encoded_nbytes
+        z4_reference reference
         uint8_t *content
         size_t content_nbytes
         size_t share
@@ -83,6 +91,7 @@ cdef extern from "z4_chunk_run.h" nogil:
         const z4_model **models
         size_t last
         const uint8_t *content
+        z4_reference reference
         uint8_t *out
         size_t capacity
         size_t gap
@@ -107,6 +116,7 @@ cdef extern from "z4_chunk_run.h" nogil:
     enum:
         Z4_LAYOUT_COUNT
         Z4_MAX_CHUNK
+        Z4_SAME
 
 cdef extern from "z4_status.h" nogil:
     enum:
@@ -124,6 +134,7 @@ JOB = np.dtype(
         ("encoded_nbytes", "<u8"),
         ("stream_offset", "<u8", 8),
         ("tail_offset", "<u8"),
+        ("reference_offset", "<u8"),
         ("stream_nbytes", "<u4", 8),
         ("stream_codec", "u1", 8),
         ("lead", "<u4"),
@@ -213,8 +224,15 @@ cdef class _Models:
         return some
 
 
+cdef z4_reference _reference(const uint8_t[::1] reference) noexcept:
+    cdef z4_reference found
+    found.nbytes = 0 if reference is None else <size_t> reference.shape[0]
+    found.at = &reference[0] if found.nbytes else NULL
+    return found
+
+
 def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, int threads,
-           isa=None, models=()):
+           isa=None, models=(), const uint8_t[::1] reference=None):
     """Decode the streams that `jobs` describe into `content`; each job gets its status.
 
     Parameters
@@ -229,6 +247,9 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
         Run the kernels of one instruction set: a door for tests.
     models : sequence of models
         What the jobs' `model` counts from 1.
+    reference : buffer, optional
+        What chunks of delta frames differ from: all of each one's content from its
+        `reference_offset` on. It does not overlap `content`.
 
     Returns
     -------
@@ -252,6 +273,7 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
     if symbols:
         stride += z4_align64(sizeof(z4_symbols_scratch))
     run.models = known.at
+    run.reference = _reference(reference)
     run.kernels = z4_kernels_pick(_isa(isa))
     run.jobs = rows
     run.encoded = &encoded[0] if encoded.shape[0] else NULL
@@ -290,7 +312,8 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
 
 
 def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[::1] jobs,
-           size_t gap, size_t gap_stream, int threads, isa=None, models=()):
+           size_t gap, size_t gap_stream, int threads, isa=None, models=(),
+           const uint8_t[::1] reference=None):
     """Encode the chunks that `jobs` describe, one behind the other, to `out` from `offset` on.
 
     Parameters
@@ -307,6 +330,8 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
         Run the kernels of one instruction set: a door for tests.
     models : sequence of models
         What the jobs' `model` counts from 1.
+    reference : buffer, optional
+        As in `decode`. A chunk that equals its own becomes a header alone, of transform `same`.
 
     Returns
     -------
@@ -316,7 +341,8 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
     Raises
     ------
     ValueError
-        If a job does not fit its buffers: `out` must offer `encode_bound`.
+        If a job does not fit its buffers: `out` must offer `encode_bound`, and `reference` what
+        the job differs from.
     """
     cdef size_t n, first = 0, last, i, width, slot_nbytes = 0, planes_nbytes = 0, stride
     cdef z4_chunk_job *rows = _jobs(jobs, &n)
@@ -337,11 +363,15 @@ def encode(const uint8_t[::1] content, uint8_t[::1] out, size_t offset, uint8_t[
         raise ValueError("threads must be positive")
     if n == 0:
         return offset
+    run.reference = _reference(reference)
     for i in range(n):
-        if (not z4_transform_known(rows[i].layout) or rows[i].content_nbytes == 0
+        if (not z4_transform_known(rows[i].layout) or rows[i].layout == Z4_SAME
+                or rows[i].content_nbytes == 0
                 or rows[i].content_nbytes > Z4_MAX_CHUNK or rows[i].content_offset > total
                 or rows[i].content_nbytes > total - rows[i].content_offset):
             raise ValueError("a job does not lie in the content")
+        if z4_is_beside(rows[i].layout) and not z4_has_reference(&rows[i], run.reference):
+            raise ValueError("a job does not lie in the reference")
         width = z4_transform_width(rows[i].layout)
         if (rows[i].other_layout >= Z4_LAYOUT_COUNT
                 or z4_transform_width(rows[i].other_layout) != width

@@ -6,6 +6,7 @@
 #ifndef Z4_CHUNK_H
 #define Z4_CHUNK_H
 
+#include "z4_difference.h"
 #include "z4_literals.h"
 #include "z4_planes.h"
 #include "z4_portable.h"
@@ -43,6 +44,7 @@ typedef struct {
     uint64_t encoded_nbytes;               /* whole chunk with its gap */
     uint64_t stream_offset[Z4_MAX_PLANES]; /* in the encoded buffer */
     uint64_t tail_offset;                  /* of the bytes behind the last whole element */
+    uint64_t reference_offset;             /* of what the chunk differs from, in the reference; see z4_is_beside() */
     uint32_t stream_nbytes[Z4_MAX_PLANES];
     uint8_t stream_codec[Z4_MAX_PLANES];
     uint32_t lead;                         /* encode: bytes to leave in front of the chunk, for what lies between */
@@ -55,7 +57,7 @@ typedef struct {
     uint8_t doubtful;                      /* encode: planes might be as small */
     uint8_t params_reserved;
     uint32_t saved;                        /* encode: bytes, against planes */
-    uint8_t layout;                        /* transform: enum z4_layout, or Z4_SYMBOLS_FIRST + enum z4_symbols_kind */
+    uint8_t layout;                        /* transform: a number of docs/format/ids.md */
     uint8_t swap;                          /* elements of the content are big-endian */
     uint8_t n_streams;                     /* planes of the layout */
     int8_t status;                         /* result: Z4_OK or why not */
@@ -73,7 +75,14 @@ typedef struct {
     const z4_xxh3_impl *xxh3;
     const z4_rans_impl *rans;
     const z4_symbols_impl *symbols;
+    const z4_difference_impl *difference;
 } z4_kernels;
+
+/* What chunks may differ from; at may be NULL where nbytes is 0. */
+typedef struct {
+    const uint8_t *at;
+    size_t nbytes;
+} z4_reference;
 
 Z4_INLINE z4_kernels z4_kernels_pick(int isa)
 {
@@ -83,6 +92,7 @@ Z4_INLINE z4_kernels z4_kernels_pick(int isa)
     k.xxh3 = z4_xxh3_pick(isa);
     k.rans = z4_rans_pick(isa);
     k.symbols = z4_symbols_pick(isa);
+    k.difference = z4_difference_pick(isa);
     return k;
 }
 
@@ -94,11 +104,26 @@ Z4_INLINE int z4_is_symbols(int transform)
     return transform >= Z4_SYMBOLS_FIRST && transform < Z4_SYMBOLS_FIRST + (int)Z4_SYMBOLS_COUNT;
 }
 
-Z4_INLINE int z4_transform_known(int transform) { return transform < Z4_SYMBOLS_FIRST + (int)Z4_SYMBOLS_COUNT; }
+/* Transforms that need a reference. */
+enum { Z4_SAME = 24, Z4_DIFFERENCE_FIRST = 28, Z4_DIFFERENCE_LAST = 31 };
+
+Z4_INLINE int z4_is_difference(int transform)
+{
+    return transform >= Z4_DIFFERENCE_FIRST && transform <= Z4_DIFFERENCE_LAST;
+}
+Z4_INLINE int z4_is_beside(int transform) { return transform == Z4_SAME || z4_is_difference(transform); }
+
+Z4_INLINE int z4_transform_known(int transform)
+{
+    return transform < Z4_SYMBOLS_FIRST + (int)Z4_SYMBOLS_COUNT || z4_is_beside(transform);
+}
 
 Z4_INLINE size_t z4_transform_width(int transform)
 {
-    return z4_is_symbols(transform) ? z4_symbols_width(transform - Z4_SYMBOLS_FIRST) : z4_layout_width(transform);
+    return z4_is_symbols(transform)      ? z4_symbols_width(transform - Z4_SYMBOLS_FIRST)
+           : z4_is_difference(transform) ? (size_t)1 << (transform - Z4_DIFFERENCE_FIRST)
+           : transform == Z4_SAME        ? 1
+                                         : z4_layout_width(transform);
 }
 
 /* Reverse the bytes of n elements. */

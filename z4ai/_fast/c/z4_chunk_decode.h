@@ -19,57 +19,6 @@ typedef struct {
     uint8_t tile[Z4_MAX_PLANES][Z4_TILE_MOST + Z4_TILE_SLACK];
 } z4_decode_scratch;
 
-/* Check one job against the buffers: every range that the kernels will touch. */
-Z4_INLINE int z4_decode_check(const z4_chunk_job *job, size_t encoded_nbytes, size_t content_nbytes)
-{
-    if (!z4_transform_known(job->layout))
-        return Z4_UNSUPPORTED;
-    if (job->content_nbytes == 0 || job->content_nbytes > Z4_MAX_CHUNK ||
-        job->content_offset > content_nbytes || job->content_nbytes > content_nbytes - job->content_offset)
-        return Z4_CAPACITY;
-    const size_t width = z4_transform_width(job->layout);
-    const size_t n = job->content_nbytes / width;
-    const size_t tail = job->content_nbytes % width;
-    if (n == 0 || job->n_streams != width)
-        return Z4_CORRUPT;
-    for (size_t p = 0; p < width; p++) {
-        if (job->stream_offset[p] > encoded_nbytes || job->stream_nbytes[p] > encoded_nbytes - job->stream_offset[p])
-            return Z4_CAPACITY;
-        const int symbols = z4_is_symbols(job->layout);
-        switch (job->stream_codec[p]) {
-        case Z4_CODEC_STORE:
-            if (symbols && p == 0)
-                return Z4_CORRUPT;
-            if (job->stream_nbytes[p] != (symbols && p == 1
-                                              ? z4_symbols_packed_nbytes(job->layout - Z4_SYMBOLS_FIRST, n)
-                                              : n))
-                return Z4_CORRUPT;
-            break;
-        case Z4_CODEC_PLAIN:
-            if (job->stream_nbytes[p] != n || (symbols && p == 0))
-                return Z4_CORRUPT;
-            break;
-        case Z4_CODEC_CONTEXTS:
-            if (!symbols || p != 0)
-                return Z4_CORRUPT;
-            break;
-        case Z4_CODEC_CONSTANT:
-            if (job->stream_nbytes[p] != 1 || (symbols && p == 0))
-                return Z4_CORRUPT;
-            break;
-        case Z4_CODEC_ZSTD:
-            if (symbols && p == 0)
-                return Z4_CORRUPT;
-            break;
-        default:
-            return symbols && p == 0 ? Z4_CORRUPT : Z4_UNSUPPORTED;
-        }
-    }
-    if (job->tail_offset > encoded_nbytes || tail > encoded_nbytes - job->tail_offset)
-        return Z4_CAPACITY;
-    return Z4_OK;
-}
-
 /* Content is complete: pass over blocks without content, and see that nothing else follows. */
 static int z4_decode_end(const z4_kernels *k, z4_lit_decoder *zstd)
 {
@@ -190,18 +139,74 @@ static int z4_decode_planes(const z4_kernels *k, z4_chunk_job *job, const uint8_
     return Z4_OK;
 }
 
+#include "z4_chunk_difference_decode.h"
 #include "z4_chunk_symbols_decode.h"
+
+/* Check one job against the buffers: every range that the kernels will touch. */
+Z4_INLINE int z4_decode_check(const z4_chunk_job *job, size_t encoded_nbytes, size_t content_nbytes,
+                              z4_reference reference)
+{
+    if (!z4_transform_known(job->layout))
+        return Z4_UNSUPPORTED;
+    if (job->content_nbytes == 0 || job->content_nbytes > Z4_MAX_CHUNK ||
+        job->content_offset > content_nbytes || job->content_nbytes > content_nbytes - job->content_offset)
+        return Z4_CAPACITY;
+    if (z4_is_beside(job->layout))
+        return z4_check_beside(job, encoded_nbytes, reference);
+    const size_t width = z4_transform_width(job->layout);
+    const size_t n = job->content_nbytes / width;
+    const size_t tail = job->content_nbytes % width;
+    if (n == 0 || job->n_streams != width)
+        return Z4_CORRUPT;
+    for (size_t p = 0; p < width; p++) {
+        if (job->stream_offset[p] > encoded_nbytes || job->stream_nbytes[p] > encoded_nbytes - job->stream_offset[p])
+            return Z4_CAPACITY;
+        const int symbols = z4_is_symbols(job->layout);
+        switch (job->stream_codec[p]) {
+        case Z4_CODEC_STORE:
+            if (symbols && p == 0)
+                return Z4_CORRUPT;
+            if (job->stream_nbytes[p] != (symbols && p == 1
+                                              ? z4_symbols_packed_nbytes(job->layout - Z4_SYMBOLS_FIRST, n)
+                                              : n))
+                return Z4_CORRUPT;
+            break;
+        case Z4_CODEC_PLAIN:
+            if (job->stream_nbytes[p] != n || (symbols && p == 0))
+                return Z4_CORRUPT;
+            break;
+        case Z4_CODEC_CONTEXTS:
+            if (!symbols || p != 0)
+                return Z4_CORRUPT;
+            break;
+        case Z4_CODEC_CONSTANT:
+            if (job->stream_nbytes[p] != 1 || (symbols && p == 0))
+                return Z4_CORRUPT;
+            break;
+        case Z4_CODEC_ZSTD:
+            if (symbols && p == 0)
+                return Z4_CORRUPT;
+            break;
+        default:
+            return symbols && p == 0 ? Z4_CORRUPT : Z4_UNSUPPORTED;
+        }
+    }
+    if (job->tail_offset > encoded_nbytes || tail > encoded_nbytes - job->tail_offset)
+        return Z4_CAPACITY;
+    return Z4_OK;
+}
 
 /* Decode one job; sets job->status (and job->stream).
  *
- * Sizes: `encoded` and `content` hold the bytes given; the two do not overlap. m: the job's model, or NULL. Writes
+ * Sizes: `encoded` and `content` hold the bytes given; the two do not overlap. m: the job's model, or NULL. reference:
+ * what chunks of a delta frame differ from; it does not overlap `content`. Writes
  * inside the job's content range only. Z4_UNSUPPORTED means: legal as far as seen, but a stream needs another decoder. */
 static void z4_decode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_model *m, const uint8_t *encoded,
-                            size_t encoded_nbytes, uint8_t *content, size_t content_nbytes,
+                            size_t encoded_nbytes, z4_reference reference, uint8_t *content, size_t content_nbytes,
                             z4_decode_scratch *scratch, z4_symbols_scratch *symbols)
 {
     job->stream = 0;
-    int status = z4_decode_check(job, encoded_nbytes, content_nbytes);
+    int status = z4_decode_check(job, encoded_nbytes, content_nbytes, reference);
     if (status == Z4_OK) {
         z4_xxh3_state hash;
         uint8_t *dst = content + job->content_offset;
@@ -210,10 +215,15 @@ static void z4_decode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_mod
         z4_xxh3_begin(&hash, job->seed);
         status = z4_is_symbols(job->layout)
                      ? z4_decode_symbols(k, job, m, encoded, dst, scratch, symbols, &hash)
+                 : z4_is_difference(job->layout)
+                     ? z4_decode_difference(k, job, m, encoded, reference.at + job->reference_offset, dst, symbols, &hash)
+                 : job->layout == Z4_SAME
+                     ? z4_decode_same(k, job, reference.at + job->reference_offset, dst, &hash)
                  : width == 1 ? z4_decode_plain(k, job, encoded, dst, scratch, &hash)
                               : z4_decode_planes(k, job, encoded, dst, scratch, &hash);
         if (status == Z4_OK) {
-            memcpy(dst + job->content_nbytes - tail, encoded + job->tail_offset, tail);
+            if (tail > 0)
+                memcpy(dst + job->content_nbytes - tail, encoded + job->tail_offset, tail);
             if (z4_xxh3_64_end(k->xxh3, &hash, dst, job->content_nbytes) != job->checksum)
                 status = Z4_CHECKSUM;
         }

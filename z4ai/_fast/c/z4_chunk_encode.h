@@ -30,11 +30,14 @@ typedef struct {
 } z4_encode_scratch;
 
 /* Room for the planes of one chunk that are coded; follows z4_encode_scratch. Symbols have contexts beside them, and
- * remainders and symbols are planes even of a single byte. */
+ * remainders and symbols are planes even of a single byte; so have differences. */
 Z4_INLINE size_t z4_encode_planes_nbytes(uint64_t content_nbytes, int transform)
 {
     const size_t width = z4_transform_width(transform);
-    const size_t planes = z4_is_symbols(transform) ? width + 2 : width == 1 ? 0 : width;
+    const size_t planes = z4_is_symbols(transform)      ? width + 2
+                          : z4_is_difference(transform) ? (width < 2 ? 2 : width)
+                          : width == 1                  ? 0
+                                                        : width;
     return planes * z4_align64((size_t)(content_nbytes / width) + 64);
 }
 
@@ -250,31 +253,66 @@ static void z4_encode_as_planes(const z4_kernels *k, z4_chunk_job *job, const ui
         z4_store_chunk(job, src, out, gap + gap_stream);
 }
 
+#include "z4_chunk_difference_encode.h"
 #include "z4_chunk_symbols_encode.h"
 
 /* What z4_encode_chunk() may need at its place in the output, however badly the content codes. */
 Z4_INLINE size_t z4_encode_bound(uint64_t content_nbytes, int transform, size_t gap, size_t gap_stream)
 {
-    if (!z4_is_symbols(transform))
+    if (transform < Z4_SYMBOLS_FIRST)
         return z4_plane_bound(content_nbytes, transform, gap, gap_stream);
-    const size_t a = z4_symbols_bound(content_nbytes, transform - Z4_SYMBOLS_FIRST, gap, gap_stream);
+    if (transform == Z4_SAME)
+        return gap;
+    const size_t a = z4_is_symbols(transform)
+                         ? z4_symbols_bound(content_nbytes, transform - Z4_SYMBOLS_FIRST, gap, gap_stream)
+                         : z4_difference_bound(content_nbytes, z4_transform_width(transform), gap, gap_stream);
     const size_t b = z4_plane_bound(content_nbytes, z4_planes_like(transform), gap, gap_stream);
     return a > b ? a : b;
 }
 
+/* z4_encode_chunk() of what has a reference, with room for all of it. What does not fit the model goes as planes. */
+static void z4_encode_beside(const z4_kernels *k, z4_chunk_job *job, const z4_model *m, const uint8_t *content,
+                             const uint8_t *reference, uint8_t *out, size_t capacity, size_t gap, size_t gap_stream,
+                             z4_encode_scratch *scratch, z4_symbols_encoder *symbols, uint8_t *planes)
+{
+    const int transform = job->layout;
+    if (memcmp(content + job->content_offset, reference, job->content_nbytes) == 0) {
+        z4_encode_as_same(k, job, content + job->content_offset, gap);
+        return;
+    }
+    if (m != NULL && m->difference && symbols != NULL && !job->swap &&
+        job->content_nbytes >= z4_transform_width(transform)) {
+        z4_chunk_job coded = *job;
+        z4_encode_as_difference(k, &coded, m, content, reference, out, capacity, gap, gap_stream, scratch, symbols,
+                                planes);
+        if (coded.status == Z4_OK) {
+            *job = coded;
+            return;
+        }
+    }
+    job->layout = job->planes;
+    z4_encode_as_planes(k, job, content, out, capacity, gap, gap_stream, scratch, planes);
+    job->doubtful = 1;
+}
+
 /* Encode one job's content to out (= the encoded buffer at job->encoded_offset).
  *
- * m: the model of a job of symbols. gap and gap_stream: bytes to leave for the chunk header, fixed and for each stream.
+ * m: the model of a job of symbols or differences. reference: has all of the chunk's where it differs from one. gap and gap_stream: bytes to leave for the chunk header, fixed and for each stream.
  * capacity: at least z4_encode_bound(). planes: z4_encode_planes_nbytes() of scratch. Fills the job's layout, streams,
  * parameters, offsets (in the encoded buffer), checksum, encoded_nbytes, status; and `saved`, which is what symbols
  * save against planes. */
 static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_model *m, const uint8_t *content,
-                            uint8_t *out, size_t capacity, size_t gap, size_t gap_stream,
+                            z4_reference reference, uint8_t *out, size_t capacity, size_t gap, size_t gap_stream,
                             z4_encode_scratch *scratch, z4_symbols_encoder *symbols, uint8_t *planes)
 {
     const int transform = job->layout;
     job->saved = 0;
-    if (z4_is_symbols(transform) && m != NULL && symbols != NULL && job->content_nbytes >= z4_transform_width(transform)) {
+    if (z4_is_difference(transform)) {
+        z4_encode_beside(k, job, m, content, reference.at + job->reference_offset, out, capacity, gap, gap_stream,
+                         scratch, symbols, planes);
+        return;
+    }
+    if (z4_is_symbols(transform) && m != NULL && !m->difference && symbols != NULL && job->content_nbytes >= z4_transform_width(transform)) {
         z4_chunk_job coded = *job;
         z4_encode_as_symbols(k, &coded, m, content, out, capacity, gap, gap_stream, scratch, symbols, planes);
         if (coded.status == Z4_OK && !coded.doubtful) {

@@ -41,6 +41,7 @@ typedef struct {
     size_t last;                   /* one past the last job of this run */
     const uint8_t *encoded;
     size_t encoded_nbytes;
+    z4_reference reference;
     uint8_t *content;
     size_t content_nbytes;
     size_t share; /* jobs claimed at a time */
@@ -61,7 +62,7 @@ static void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch, z4_
         const size_t end = run->last - first < run->share ? run->last : first + run->share;
         for (size_t i = first; i < end; i++)
             z4_decode_chunk(&run->kernels, &run->jobs[i], z4_model_of(run->models, &run->jobs[i]), run->encoded,
-                            run->encoded_nbytes, run->content, run->content_nbytes, scratch, symbols);
+                            run->encoded_nbytes, run->reference, run->content, run->content_nbytes, scratch, symbols);
     }
 }
 
@@ -79,6 +80,7 @@ typedef struct {
     const z4_model *const *models;
     size_t last;
     const uint8_t *content;
+    z4_reference reference;
     uint8_t *out;
     size_t capacity;
     size_t gap, gap_stream;
@@ -156,7 +158,7 @@ static void z4_encode_in_place(z4_encode_run *run, size_t i, z4_encode_scratch *
     job->encoded_nbytes = 0;
     job->status = Z4_CAPACITY;
     if (bound <= room && job->lead <= room - bound)
-        z4_encode_chunk(&run->kernels, job, z4_model_of(run->models, job), run->content,
+        z4_encode_chunk(&run->kernels, job, z4_model_of(run->models, job), run->content, run->reference,
                         run->out + job->encoded_offset, bound, run->gap, run->gap_stream, scratch, symbols, planes);
     if (job->status == Z4_OK)
         run->end = job->encoded_offset + job->encoded_nbytes;
@@ -176,7 +178,7 @@ static void z4_encode_worker(z4_encode_run *run, z4_encode_scratch *scratch, z4_
         }
         run->jobs[i].encoded_offset = 0;
         z4_encode_chunk(&run->kernels, &run->jobs[i], z4_model_of(run->models, &run->jobs[i]), run->content,
-                        held->slot[held->n], held->slot_nbytes, run->gap, run->gap_stream, scratch, symbols, planes);
+                        run->reference, held->slot[held->n], held->slot_nbytes, run->gap, run->gap_stream, scratch, symbols, planes);
         held->job[held->n++] = i;
         z4_place_held(run, held, Z4_SLOTS - 1);
     }

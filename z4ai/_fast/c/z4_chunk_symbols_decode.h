@@ -11,7 +11,6 @@
 
 typedef struct {
     const z4_model *model; /* whose tables these are */
-    int with_contexts;
     uint32_t tables[Z4_RANS_CONTEXTS * Z4_RANS_TOTAL];
     uint32_t side[Z4_RANS_TOTAL]; /* of the rare symbols, or of the classes */
     uint8_t rows[Z4_MODEL_MOST_ROWS];
@@ -19,6 +18,7 @@ typedef struct {
     uint8_t symbols[Z4_SYMBOLS_TILE];
     uint8_t contexts[Z4_SYMBOLS_TILE];
     uint8_t rest[Z4_SYMBOLS_TILE];
+    uint64_t residuals[Z4_SYMBOLS_TILE]; /* of differences, as wide as the elements */
     z4_rans_decoder coder;
 } z4_symbols_scratch;
 
@@ -37,7 +37,7 @@ static int z4_symbols_check(const z4_chunk_job *job, const z4_model *m, size_t n
 {
     const int kind = job->layout - Z4_SYMBOLS_FIRST;
     const uint64_t sides = (uint64_t)job->rows_nbytes + job->rare_nbytes + 2 * (uint64_t)job->n_raw;
-    if (m == NULL || n > Z4_MODEL_ELEMENTS || sides > job->stream_nbytes[0])
+    if (m == NULL || m->difference || n > Z4_MODEL_ELEMENTS || sides > job->stream_nbytes[0])
         return Z4_CORRUPT;
     if (!(m->has & Z4_MODEL_ROWS) && job->rows_nbytes != 0)
         return Z4_CORRUPT;

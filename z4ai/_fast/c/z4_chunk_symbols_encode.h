@@ -27,6 +27,7 @@ typedef struct {
     uint8_t raw[2 * Z4_MODEL_RARES];
     uint8_t rest[Z4_SPLIT_TILE];
     uint8_t low[Z4_MAX_PLANES][Z4_PROBE_RUN];
+    uint64_t sizes[Z4_SYMBOLS_TILE]; /* of differences, as wide as the elements */
 } z4_symbols_encoder;
 
 /* Planes of the same width. */
