@@ -84,6 +84,11 @@ class TensorDecoder:
         self._frame: tuple[int, FrameIndex] | None = None
         self._waste = 0
 
+    @property
+    def waste(self) -> int:
+        """Content that was decoded and that nobody asked for, in bytes."""
+        return self._waste
+
     # --- Many tensors -----------------------------------------------------------------------------
 
     def decode_all(
