@@ -34,6 +34,7 @@ EXTENSIONS = [
     ("symbols", False),
     ("models", False),
     ("structure", False),
+    ("blocks", False),
     ("sparse", False),
     ("repeats", False),
     ("chunks", True),

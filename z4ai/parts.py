@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from z4ai.stages._part import Part
 
 __all__ = [
+    "BLOCKS",
     "MATCHES",
     "MAX_DEPTH",
     "STAGES",
@@ -33,7 +34,9 @@ __all__ = [
 
 # By transform; imported when they are needed.
 ZEROS = 16
-STAGES = {ZEROS: "zeros", 17: "palette", 18: "grid", 19: "steps"}
+# Not tried, but known: of content whose blocks somebody has told.
+BLOCKS = 20
+STAGES = {ZEROS: "zeros", 17: "palette", 18: "grid", 19: "steps", BLOCKS: "blocks"}
 # Beside them: elements that come again, for the match finder of the Zstandard library.
 MATCHES = 0
 # Parts may have parts, which have none.

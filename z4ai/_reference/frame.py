@@ -61,6 +61,7 @@ DTYPES: dict[int, tuple[str, int, int | None]] = {
     53: ("uint4_unpacked", 1, 1),
     54: ("int2_unpacked", 1, 1),
     55: ("uint2_unpacked", 1, 1),
+    56: ("uint4_x2", 1, None),
 }
 
 #: id -> (name, width of an element) of the transforms to planes, which have as many planes as
@@ -77,7 +78,7 @@ TRANSFORMS: dict[int, tuple[str, int]] = {
 
 #: id -> name of the transforms to parts, which is that of their module too; elements have the
 #: width of the dtype.
-STAGES = {16: "zeros", 17: "palette", 18: "grid", 19: "steps"}
+STAGES = {16: "zeros", 17: "palette", 18: "grid", 19: "steps", 20: "blocks"}
 
 STORE, CONSTANT, ZSTD, CONTEXTS, FRAME, BROTLI = 0, 1, 2, 3, 4, 5
 CODECS = {

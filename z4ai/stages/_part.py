@@ -22,10 +22,13 @@ class Part(NamedTuple):
         How its elements should be coded.
     content : ndarray of uint8
         Its bytes.
+    shape : tuple of int, optional
+        Rows and the elements of one, the last row perhaps in part: a hint.
     """
 
     dtype: DType
     content: NDArray[np.uint8]
+    shape: tuple[int, ...] | None = None
 
 
 class Split(NamedTuple):
