@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from z4ai._fast import chunks, planes, symbols
+from z4ai._fast import chunks, hashing, planes, symbols
 from z4ai.codecs import CONTEXTS, FRAME, STORE, ZSTD, best, run, zstd
 from z4ai.dtypes import BYTES1, SYMBOLS1
-from z4ai.parts import MATCHES, split_chunk
+from z4ai.parts import BLOCKS, MATCHES, split_chunk
+from z4ai.stages import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
     from z4ai.plan import Plan
     from z4ai.stages._part import Part
 
-__all__ = ["encode_best"]
+__all__ = ["encode_best", "encode_blocks"]
 
 # What a job says of a chunk of symbols.
 _OF_SYMBOLS = ("params_nbytes", "model", "rows_nbytes", "rare_nbytes", "n_rare", "n_raw")
 # Matches are worth trying on a chunk if they are not this far behind on a sample.
 _SAMPLE_NBYTES = 1 << 17
 _BEHIND_PERCENT = 115
+# Of a chunk of blocks, what the Zstandard library makes of pieces of it: it must be this much
+# larger for blocks to be taken without trying.
+_PIECES, _PIECE_NBYTES = 8, 1 << 16
+_SURE_PERCENT = 110
 
 
 class _Chunk(NamedTuple):
@@ -124,6 +129,51 @@ def encode_best(
     if plan.effort == "max":
         _refine(smallest, chunk, elements)
     return smallest.pack(*gaps)
+
+
+def encode_blocks(
+    content: NDArray[np.uint8],
+    job: np.void,
+    plan: Plan,
+    gaps: tuple[int, int],
+    encode_part: Callable[[Part, int], bytes],
+) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
+    """Encode one chunk of a content whose blocks are known; everything as for `encode_best`."""
+    row = np.array([job])
+    row["lead"] = 0
+    begin, nbytes = int(job["content_offset"]), int(job["content_nbytes"])
+    chunk = content[begin : begin + nbytes]
+    seed = int(job["seed"])
+    row["checksum"] = hashing.xxh3_64(chunk, seed)
+    stored = _Chunk(row, b"", [], chunk[nbytes:])
+
+    def opaque(codec: int, stream: NDArray[np.uint8]) -> _Chunk:
+        return _Chunk(_another(row, stored, BYTES1, [codec]), b"", [stream], chunk[nbytes:])
+
+    smallest = opaque(STORE, chunk)
+    runs = plan.blocks.cut(seed, seed + nbytes) if plan.blocks is not None else []
+    split = blocks.split(chunk, runs) if any(run.format != blocks.BYTES for run in runs) else None
+    if split is not None:
+        parts = [np.frombuffer(encode_part(part, BLOCKS), np.uint8) for part in split.parts]
+        other = _another(row, stored, BLOCKS, [FRAME] * len(parts))
+        other["params_nbytes"] = len(split.params)
+        by_blocks = _Chunk(other, split.params, parts, chunk[nbytes:])
+        if by_blocks.nbytes(*gaps) < smallest.nbytes(*gaps):
+            smallest = by_blocks
+    if plan.effort == "max" or not _are_ahead(chunk, smallest.nbytes(*gaps)):
+        for level in plan.zstd_levels or ():
+            coded = opaque(ZSTD, np.frombuffer(zstd.encode(chunk.data, level), np.uint8))
+            if coded.nbytes(*gaps) < smallest.nbytes(*gaps):
+                smallest = coded
+    return smallest.pack(*gaps)
+
+
+def _are_ahead(chunk: NDArray[np.uint8], nbytes: int) -> bool:
+    """Tell by pieces of a chunk whether `nbytes` are surely fewer than the library makes of it."""
+    size = min(len(chunk) // _PIECES, _PIECE_NBYTES)
+    starts = [k * (len(chunk) - size) // (_PIECES - 1) for k in range(_PIECES)]
+    coded = sum(len(zstd.encode(chunk[at : at + size].data, 3)) for at in starts)
+    return _SURE_PERCENT * nbytes * size * _PIECES < 100 * coded * len(chunk)
 
 
 def _by_kernels(

@@ -12,7 +12,7 @@ from z4ai._fast.chunks import JOB, BytesBuilder
 from z4ai.codecs import run
 from z4ai.copies import dense, find
 from z4ai.dtypes import OPAQUE
-from z4ai.parts import MAX_DEPTH, ZEROS
+from z4ai.parts import BLOCKS, MAX_DEPTH, ZEROS
 from z4ai.plan import PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from z4ai.dtypes import DType
     from z4ai.plan import Plan
     from z4ai.stages._part import Part
+    from z4ai.stages.blocks import Layout
 
 __all__ = ["FrameEncoder", "encode_content", "encode_frame", "find_copies"]
 
@@ -30,6 +31,8 @@ __all__ = ["FrameEncoder", "encode_content", "encode_frame", "find_copies"]
 _SURE_NBYTES = 1 << 16
 # Repeats are not looked for in less.
 _LEAST_COPIED_NBYTES = 1 << 15
+# What a large part of a chunk of blocks is judged by, and in how many pieces.
+_JUDGED_NBYTES, _STRETCHES = 1 << 20, 32
 _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
 
 
@@ -154,6 +157,8 @@ class FrameEncoder:
     ) -> int:
         """Encode jobs of one frame, or of several of one kind of plan; -> where they end."""
         plan = self.plan
+        if plan.blocks is not None:
+            return self._encode_blocks(content, out, offset, jobs, threads)
         if plan.zstd_levels is not None:
             return run.encode_library_run(
                 content, out, offset, jobs, _GAP, _GAP_STREAM, threads, plan.zstd_levels, plan.long
@@ -177,13 +182,31 @@ class FrameEncoder:
         slow = plan.effort == "max"
         return run.encode_each(encode_one, out, offset, jobs, threads, slow=slow)
 
+    def _encode_blocks(
+        self,
+        content: NDArray[np.uint8],
+        out: NDArray[np.uint8],
+        offset: int,
+        jobs: NDArray[np.void],
+        threads: int | None,
+    ) -> int:
+        from z4ai.candidates import encode_blocks  # noqa: PLC0415 - with libraries, rarely needed
+
+        def encode_one(job: np.void) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
+            return encode_blocks(content, job, self.plan, (_GAP, _GAP_STREAM), self._encode_part)
+
+        return run.encode_each(
+            encode_one, out, offset, jobs, threads, slow=self.plan.effort == "max"
+        )
+
     def _encode_part(self, part: Part, transform: int) -> bytes:
-        """Make a frame of a part; what is left beside zeros may have a structure again."""
-        depth = self.plan.depth + 1 if transform == ZEROS else MAX_DEPTH
+        """Make a frame of a part; zeros leave what may have a structure again, as fields may."""
+        depth = self.plan.depth + 1 if transform in (ZEROS, BLOCKS) else MAX_DEPTH
         plan = make_plan(part.dtype, self.plan.effort)._replace(
             chunk_nbytes=PART_CHUNK_NBYTES, depth=depth
         )
-        plan = adapt_plan(plan, part.content, part.dtype, None)
+        judged = _stretches(part) if transform == BLOCKS else part.content
+        plan = adapt_plan(plan, judged, part.dtype, part.shape, nbytes=len(part.content))
         header = frame.FrameHeader(part.dtype, len(part.content), plan.chunk_nbytes)
         return encode_frame(part.content, header, plan, 1)
 
@@ -192,6 +215,18 @@ class FrameEncoder:
         if not self.header.has_trailer:
             return b""
         return frame.write_trailer(self.header, self._sizes, self.content_nbytes)
+
+
+def _stretches(part: Part) -> NDArray[np.uint8]:
+    """Take stretches of whole rows from all over a part of blocks, to judge it by."""
+    content, row = part.content, part.dtype.width
+    if part.shape is not None:
+        row *= part.shape[-1]
+    size = _JUDGED_NBYTES // _STRETCHES // row * row
+    if len(content) <= 2 * _JUDGED_NBYTES or not size:
+        return content
+    gap = (len(content) - size) // (_STRETCHES - 1) // row * row
+    return np.concatenate([content[k * gap : k * gap + size] for k in range(_STRETCHES)])
 
 
 def find_copies(
@@ -219,6 +254,7 @@ def encode_content(
     effort: str,
     shape: tuple[int, ...] | None,
     threads: int | None,
+    blocks: Layout | None = None,
 ) -> bytes:
     """Compress a whole content that lies in memory.
 
@@ -234,13 +270,17 @@ def encode_content(
         Of the elements, in the order of the content.
     threads : int or None
         The caller's wish.
+    blocks : Layout, optional
+        What opaque content is made of.
     """
-    plan = make_plan(header.dtype, effort)
+    plan = make_plan(header.dtype, effort, blocks)
     if effort == "fast":
         return encode_frame(content, header._replace(chunk_nbytes=plan.chunk_nbytes), plan, threads)
     whole, whole_shape = content, shape
     copies, content, shape = find_copies(content, header.dtype, shape)
     header = header._replace(copies=copies, content_nbytes=len(content))
+    if copies is not None and blocks is not None:
+        plan = plan._replace(blocks=blocks.without(copies, len(whole)))
     plan = adapt_plan(
         plan, content, header.dtype, shape, big_endian=header.big_endian, in_memory=True
     )
@@ -252,7 +292,7 @@ def encode_content(
     if effort == "max":
         # Searching is no promise: what the tier below makes is the least that counts.
         below = header._replace(copies=None, content_nbytes=len(whole))
-        other = encode_content(whole, below, "balanced", whole_shape, threads)
+        other = encode_content(whole, below, "balanced", whole_shape, threads, blocks)
         return min(coded, other, key=len)
     return coded
 

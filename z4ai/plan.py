@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from z4ai.dtypes import DType
     from z4ai.model import Model
+    from z4ai.stages.blocks import Layout
 
 __all__ = ["PART_CHUNK_NBYTES", "STORE_PLAN", "Plan", "adapt_plan", "make_plan"]
 
@@ -28,6 +29,11 @@ LONG_CHUNK_NBYTES = 16 << 20
 # Parts are frames with headers of their own: fewer of them are smaller.
 PART_CHUNK_NBYTES = 4 << 20
 LARGE_PART_CHUNK_NBYTES = 16 << 20
+# Each field of blocks is a small part of a chunk.
+BLOCKS_CHUNK_NBYTES = 8 << 20
+# Vocabularies take some MiB of a header: one that does not end here is none.
+BLOCKS_HEAD_NBYTES = 32 << 20
+_MAGIC_BLOCKS = b"GGUF"
 
 _FP16 = resolve("fp16")
 # Every level of a tier is tried and the smallest result kept, so no tier is larger than the one
@@ -63,6 +69,8 @@ class Plan(NamedTuple):
         Elements of a row of the tensor, for the stages; 0 if that is not known.
     depth : int
         0 for a frame of its own, 1 for a part of a chunk, 2 for a part of a chunk of a part.
+    blocks : Layout or None
+        What opaque content is made of, where that is known.
     """
 
     chunk_nbytes: int
@@ -76,6 +84,7 @@ class Plan(NamedTuple):
     stages: tuple[int, ...] = ()
     row: int = 0
     depth: int = 0
+    blocks: Layout | None = None
 
     @property
     def match_levels(self) -> tuple[int, ...]:
@@ -100,8 +109,43 @@ def resolve_or_guess(dtype: Any, content: NDArray[np.uint8], effort: str) -> DTy
     return resolve(dtype)
 
 
-def make_plan(dtype: DType, effort: str) -> Plan:
-    """Choose how to code content of `dtype` at a tier, as far as that does not depend on it."""
+def may_have_blocks(dtype: Any, head: NDArray[np.uint8], effort: str) -> bool:
+    """Tell whether it pays to look for blocks: the caller leaves the type of a file open.
+
+    head : its first four bytes at least. The fastest tier does without.
+    """
+    return effort != "fast" and is_auto(dtype) and bytes(head[:4]) == _MAGIC_BLOCKS
+
+
+def find_blocks(dtype: Any, head: NDArray[np.uint8], effort: str) -> Layout | None:
+    """Find what blocks a content is made of, by its header; None if it tells of none.
+
+    Parameters
+    ----------
+    dtype : object
+        What the caller says it is.
+    head : ndarray of uint8
+        What it begins with: all, or at least `BLOCKS_HEAD_NBYTES`.
+    effort : str
+        The tier.
+    """
+    if not may_have_blocks(dtype, head, effort):
+        return None
+    from z4ai.gguf import find_layout  # noqa: PLC0415 - rarely needed
+
+    return find_layout(head[:BLOCKS_HEAD_NBYTES].data)
+
+
+def make_plan(dtype: DType, effort: str, blocks: Layout | None = None) -> Plan:
+    """Choose how to code content of `dtype` at a tier, as far as that does not depend on it.
+
+    blocks : what opaque content is made of, if that is known.
+    """
+    if dtype is OPAQUE and blocks is not None:
+        levels = _ZSTD_LEVELS[effort]
+        return Plan(
+            BLOCKS_CHUNK_NBYTES, BYTES1, BYTES1, levels, effort, None, BYTES1, blocks=blocks
+        )
     if dtype is OPAQUE:
         levels = _ZSTD_LEVELS[effort]
         long = effort != "fast"
@@ -156,7 +200,7 @@ def adapt_plan(
     in_memory : bool
         The content is held as a whole, so that chunks of parts may be large.
     """
-    if plan.effort == "fast":
+    if plan.effort == "fast" or plan.blocks is not None:
         return plan
     if plan.zstd_levels is not None:
         return _reach(plan, content)

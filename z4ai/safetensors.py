@@ -26,7 +26,7 @@ from z4ai.encoder import encode_content
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.frame import NO_LIMITS, FrameHeader
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import resolve_or_guess
+from z4ai.plan import BLOCKS_HEAD_NBYTES, find_blocks, may_have_blocks, resolve_or_guess
 
 if TYPE_CHECKING:
     import os
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from z4ai.container.zstn import Location
+    from z4ai.stages.blocks import Layout
 
     Path = str | bytes | os.PathLike[Any]
     ProgressWish = bool | Callable[[int, int], object] | None
@@ -437,9 +438,12 @@ class _Compression:
         if self._header is None:
             waves = FrameWaves(sink, 0, effort, threads, bar.update)
             dtype = OPAQUE
+            blocks = None
             if self._fallback == AUTO:
-                dtype = resolve_or_guess(AUTO, _spread(self._source), effort)
-            self._add(waves, 0, _whole(self.nbytes), dtype)
+                blocks = _find_blocks(self._source, effort)
+                if blocks is None:
+                    dtype = resolve_or_guess(AUTO, _spread(self._source), effort)
+            self._add(waves, 0, _whole(self.nbytes), dtype, blocks)
             waves.flush()
             return container_stats(self.nbytes, waves.position, 0, 0)
         start = 8 + len(self._header_bytes)
@@ -482,15 +486,23 @@ class _Compression:
         put(sink, end)
         return container_stats(self.nbytes, waves.position + len(end), len(tensors), n_shared)
 
-    def _add(self, waves: FrameWaves, begin: int, tensor: Tensor, dtype: DType) -> int:
+    def _add(
+        self,
+        waves: FrameWaves,
+        begin: int,
+        tensor: Tensor,
+        dtype: DType,
+        blocks: Layout | None = None,
+    ) -> int:
         source = self._source
         if source.memory is not None:
-            return waves.add_from(dtype, tensor.shape, source.memory, begin, tensor.nbytes)
+            memory = source.memory
+            return waves.add_from(dtype, tensor.shape, memory, begin, tensor.nbytes, blocks)
 
         def read_into(at: int, view: memoryview) -> None:
             source.read_into(begin + at, view)
 
-        return waves.add(dtype, tensor.shape, tensor.nbytes, read_into)
+        return waves.add(dtype, tensor.shape, tensor.nbytes, read_into, blocks)
 
 
 class _SmallTensors:
@@ -568,6 +580,15 @@ def _spread(source: Source) -> NDArray[np.uint8]:
     last = source.nbytes - _RUN_NBYTES
     starts = [last * run // (_RUNS - 1) // 8 * 8 for run in range(_RUNS)]
     return np.concatenate([np.frombuffer(read(source, at, _RUN_NBYTES), np.uint8) for at in starts])
+
+
+def _find_blocks(source: Source, effort: str) -> Layout | None:
+    """Find what blocks a file is made of, if its header tells."""
+    magic = np.frombuffer(read(source, 0, min(4, source.nbytes)), np.uint8)
+    if not may_have_blocks(AUTO, magic, effort):
+        return None
+    head = read(source, 0, min(BLOCKS_HEAD_NBYTES, source.nbytes))
+    return find_blocks(AUTO, np.frombuffer(head, np.uint8), effort)
 
 
 def _whole(nbytes: int) -> Tensor:

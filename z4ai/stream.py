@@ -15,11 +15,18 @@ from z4ai._fileobj import read_some, write_all
 from z4ai.codec import check_extents, check_shape
 from z4ai.copies import expand
 from z4ai.decoder import check_output, decode_jobs
-from z4ai.dtypes import is_auto, resolve
+from z4ai.dtypes import OPAQUE, is_auto, resolve
 from z4ai.encoder import FrameEncoder
 from z4ai.errors import CorruptError, FormatError, TruncatedError
 from z4ai.options import Limits, resolve_effort, resolve_limits
-from z4ai.plan import adapt_plan, make_plan, resolve_or_guess
+from z4ai.plan import (
+    BLOCKS_HEAD_NBYTES,
+    adapt_plan,
+    find_blocks,
+    make_plan,
+    may_have_blocks,
+    resolve_or_guess,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +87,7 @@ def compress_stream(
     -------
     dict
         ``original_bytes``, ``compressed_bytes``, ``ratio``, ``saved_pct``; ``dtype``, the code of
-        what the content was taken for, None for opaque bytes.
+        what the content was taken for, ``"gguf"`` for such a file, None for opaque bytes.
 
     Raises
     ------
@@ -106,18 +113,28 @@ def compress_stream(
     judged = np.empty(_JUDGED_NBYTES, np.uint8)
     n = _read_into(src, judged)
     judged = judged[:n]
-    resolved = resolve_or_guess(dtype, judged, tier)
-    total = n if n < _JUDGED_NBYTES else 1 << 62
+    ended = n < _JUDGED_NBYTES
+    blocks = find_blocks(dtype, judged, tier)
+    if blocks is None and not ended and may_have_blocks(dtype, judged, tier):
+        # The header alone may be larger.
+        more = np.empty(BLOCKS_HEAD_NBYTES, np.uint8)
+        more[:n] = judged
+        n += _read_into(src, more[n:])
+        judged = more[:n]
+        ended = n < BLOCKS_HEAD_NBYTES
+        blocks = find_blocks(dtype, judged, tier)
+    resolved = OPAQUE if blocks is not None else resolve_or_guess(dtype, judged, tier)
+    total = n if ended else 1 << 62
     places = check_extents(shape, resolved)
     rows, places = _whole_rows(judged, places, resolved)
-    plan = adapt_plan(make_plan(resolved, tier), rows, resolved, places, nbytes=total)
+    plan = adapt_plan(make_plan(resolved, tier, blocks), rows, resolved, places, nbytes=total)
     room = plan.chunk_nbytes * max(
         wave_chunks(threads, plan.chunk_nbytes), -(-n // plan.chunk_nbytes)
     )
     content = np.empty(room, np.uint8)
     content[:n] = judged
     del judged, rows
-    if n == _JUDGED_NBYTES:
+    if not ended:
         n += _read_into(src, content[n:])
     header = frame.FrameHeader(resolved, None, plan.chunk_nbytes)
     encoder = FrameEncoder(header, plan)
@@ -146,7 +163,8 @@ def compress_stream(
     if shape is not None:
         check_shape(shape, encoder.content_nbytes, resolved)
     stats = stats_of(encoder.content_nbytes, compressed + len(trailer))
-    return {**stats, "dtype": resolved.name if resolved.code else None}
+    name = "gguf" if blocks is not None else resolved.name if resolved.code else None
+    return {**stats, "dtype": name}
 
 
 def _whole_rows(

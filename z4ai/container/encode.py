@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from z4ai.container.sink import Sink
     from z4ai.dtypes import DType
+    from z4ai.stages.blocks import Layout
 
 __all__ = ["IN_PLACE_WAVE_NBYTES", "FrameWaves", "join_jobs", "number_models", "wave_nbytes"]
 
@@ -109,6 +110,7 @@ class FrameWaves:
         shape: tuple[int, ...],
         nbytes: int,
         read_into: Callable[[int, memoryview], None],
+        blocks: Layout | None = None,
     ) -> int:
         """Add a frame; -> its number.
 
@@ -122,8 +124,10 @@ class FrameWaves:
             Bytes of content.
         read_into : callable
             ``read_into(begin, view)`` fills `view` with the content from `begin` on.
+        blocks : Layout, optional
+            What opaque content is made of.
         """
-        return self._add(dtype, shape, nbytes, None, 0, read_into)
+        return self._add(dtype, shape, nbytes, None, 0, read_into, blocks)
 
     def add_from(
         self,
@@ -132,13 +136,14 @@ class FrameWaves:
         content: NDArray[np.uint8],
         begin: int,
         nbytes: int,
+        blocks: Layout | None = None,
     ) -> int:
         """Add a frame of content that lies in memory; nothing of it is copied.
 
         It must not change before the next `flush`, and all frames of a wave take from one array.
         """
         read_into = _reader_of(content[begin : begin + nbytes])
-        return self._add(dtype, shape, nbytes, content, begin, read_into)
+        return self._add(dtype, shape, nbytes, content, begin, read_into, blocks)
 
     def _add(
         self,
@@ -148,8 +153,9 @@ class FrameWaves:
         content: NDArray[np.uint8] | None,
         begin: int,
         read_into: Callable[[int, memoryview], None],
+        blocks: Layout | None,
     ) -> int:
-        plan = make_plan(dtype, self._effort)
+        plan = make_plan(dtype, self._effort, blocks)
         number = len(self.frames)
         self.frames.append((0, 0))
         if self._pieces and (content is not self._content or plan.zstd_levels != self._levels):
@@ -179,16 +185,18 @@ class FrameWaves:
                     read_into(0, sample.data)
                 rows = _rows_of(shape, dtype, nbytes, len(sample))
                 plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
-                if self._effort == "max" and len(sample) < nbytes:
+                if self._effort == "max" and len(sample) < nbytes and blocks is None:
                     plan = self._settle(plan, sample, dtype, rows, nbytes)
                 if len(sample) == nbytes and self._is_special(plan, sample, dtype, rows):
                     header = frame.FrameHeader(dtype, nbytes)
-                    encoded = encode_content(sample, header, self._effort, rows, self._threads)
+                    encoded = encode_content(
+                        sample, header, self._effort, rows, self._threads, blocks
+                    )
                     self._put(number, encoded, nbytes)
                     return number
                 if take < nbytes and take % plan.chunk_nbytes:
                     plan = plan._replace(stages=(), chunk_nbytes=chunk_nbytes)
-                alone = bool(plan.stages) or plan.effort == "max"
+                alone = bool(plan.stages) or plan.effort == "max" or blocks is not None
                 if alone:
                     self.flush()
                     self._content = content
@@ -229,7 +237,7 @@ class FrameWaves:
         """Tell whether a frame is made in ways of its own, and not by the kernels in a wave."""
         if plan.effort == "fast" or not len(content):
             return False
-        if plan.effort == "max" or plan.stages:
+        if plan.effort == "max" or plan.stages or plan.blocks is not None:
             return True
         return find_copies(content, dtype, shape)[0] is not None
 
