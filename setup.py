@@ -33,6 +33,7 @@ EXTENSIONS = [
     ("contexts", False),
     ("symbols", False),
     ("models", False),
+    ("differences", False),
     ("structure", False),
     ("blocks", False),
     ("sparse", False),

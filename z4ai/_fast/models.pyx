@@ -10,6 +10,7 @@ from z4ai._fast._dispatch cimport current_isa
 cdef extern from "z4_survey.h" nogil:
     enum:
         Z4_SYMBOLS_COUNT
+        Z4_SURVEY_CLASSES
     ctypedef struct z4_symbols_impl:
         pass
     const z4_symbols_impl *z4_symbols_pick(int isa) noexcept
@@ -160,7 +161,8 @@ def merge(const uint32_t[:, ::1] counts, unsigned shift, unsigned most):
     """
     cdef unsigned found = 0
     cdef uint64_t size
-    if counts.shape[1] != 256 or not 1 <= counts.shape[0] <= CLASSES or most < 1 or shift > 7:
+    if (counts.shape[1] != 256 or not 1 <= counts.shape[0] <= Z4_SURVEY_CLASSES or most < 1
+            or shift > 7):
         raise ValueError("counts must have a row of 256 for each class")
     size = z4_survey_merge(<const uint32_t (*)[256]> &counts[0, 0],
                            <unsigned> counts.shape[0], shift, most, &found)

@@ -9,6 +9,8 @@
 #include "z4_symbols.h"
 
 #define Z4_SURVEY_TILE ((size_t)2048)
+/* Most classes of which contexts are made: those of symbols are fewer than those of differences. */
+#define Z4_SURVEY_CLASSES 384
 
 /* Symbols of n elements; what lies beside them is dropped. */
 static void z4_survey_symbols(const z4_symbols_impl *impl, int kind, unsigned base, int swap, const uint8_t *src,
@@ -117,7 +119,7 @@ static uint64_t z4_survey_merge(const uint32_t (*counts)[256], unsigned bins, un
                                 unsigned *count)
 {
     const unsigned groups = ((bins - 1) >> shift) + 1;
-    uint64_t cost[128], before = 0, least = UINT64_MAX;
+    uint64_t cost[Z4_SURVEY_CLASSES], before = 0, least = UINT64_MAX;
     uint32_t sum[256];
     z4_survey_logs logs;
     z4_survey_begin(&logs);

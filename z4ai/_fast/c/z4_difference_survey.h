@@ -1,0 +1,130 @@
+/* z4_difference_survey.h -- what a model of differences is chosen by: levels of rows, symbols counted by class.
+ *
+ * Integers only: the same on every machine. */
+#ifndef Z4_DIFFERENCE_SURVEY_H
+#define Z4_DIFFERENCE_SURVEY_H
+
+#include "z4_difference.h"
+
+#define Z4_DIFFERENCE_TILE ((size_t)1024)
+/* Sums of a class of a reference and one of a row. */
+#define Z4_DIFFERENCE_CLASSES 384
+
+/* How contexts follow, as in z4_model. */
+typedef struct {
+    int kind, floats;
+    unsigned top, below, octave;
+    size_t period; /* 0: no rows */
+} z4_difference_way;
+
+typedef struct {
+    uint64_t sizes[Z4_DIFFERENCE_TILE];
+    uint8_t symbols[Z4_DIFFERENCE_TILE], classes[Z4_DIFFERENCE_TILE];
+} z4_difference_tile;
+
+Z4_INLINE void z4_difference_look(const z4_difference_impl *impl, const z4_difference_way *way, const uint8_t *content,
+                                  const uint8_t *reference, size_t n, z4_difference_tile *tile)
+{
+    impl->split[way->kind](content, reference, n, way->floats, tile->symbols, tile->sizes);
+    if (way->floats)
+        impl->contexts[way->kind](reference, n, way->top, way->below, 0, 0, 255, tile->classes);
+    else
+        memset(tile->classes, 0, n);
+}
+
+/* Level of each row of n elements. */
+static void z4_difference_levels(const z4_difference_impl *impl, const z4_difference_way *way, const uint8_t *content,
+                                 const uint8_t *reference, size_t n, uint16_t *levels)
+{
+    const size_t width = (size_t)1 << way->kind;
+    z4_difference_tile tile;
+    uint64_t sum = 0;
+    size_t row = 0; /* elements of it that are summed up */
+    for (size_t i = 0; i < n; i += Z4_DIFFERENCE_TILE) {
+        const size_t t = n - i < Z4_DIFFERENCE_TILE ? n - i : Z4_DIFFERENCE_TILE;
+        z4_difference_look(impl, way, content + i * width, reference + i * width, t, &tile);
+        for (size_t done = 0; done < t;) {
+            const size_t k = way->period - row < t - done ? way->period - row : t - done;
+            sum += impl->weigh[way->kind]((const uint8_t *)tile.sizes + done * width, tile.classes + done, k,
+                                          way->octave);
+            row += k;
+            done += k;
+            if (row == way->period || i + done == n) {
+                *levels++ = (uint16_t)z4_difference_row_level(sum, row, way->octave);
+                sum = 0;
+                row = 0;
+            }
+        }
+    }
+}
+
+/* counts[class of the reference + class of the row][symbol] += 1 */
+static void z4_difference_count(const z4_difference_impl *impl, const z4_difference_way *way, const uint8_t *content,
+                                const uint8_t *reference, size_t n, const uint8_t *rows, uint32_t (*counts)[256])
+{
+    const size_t width = (size_t)1 << way->kind;
+    z4_difference_tile tile;
+    for (size_t i = 0; i < n; i += Z4_DIFFERENCE_TILE) {
+        const size_t t = n - i < Z4_DIFFERENCE_TILE ? n - i : Z4_DIFFERENCE_TILE;
+        z4_difference_look(impl, way, content + i * width, reference + i * width, t, &tile);
+        for (size_t done = 0; done < t;) {
+            size_t k = t - done;
+            uint32_t(*from)[256] = counts;
+            if (way->period > 0) {
+                const size_t left = way->period - (i + done) % way->period;
+                k = left < k ? left : k;
+                from += rows[(i + done) / way->period];
+            }
+            for (size_t j = done; j < done + k; j++)
+                from[tile.classes[j]][tile.symbols[j]]++;
+            done += k;
+        }
+    }
+}
+
+/* Bits apart of symbols so counted. */
+static uint64_t z4_difference_count_bits(int kind, const uint32_t (*counts)[256], size_t classes)
+{
+    const unsigned g = kind == 3 ? Z4_DIFFERENCE_G8 : Z4_DIFFERENCE_G4;
+    uint64_t bits = 0;
+    for (size_t c = 0; c < classes; c++)
+        for (unsigned y = 0; y < 256; y++)
+            bits += (uint64_t)counts[c][y] * z4_difference_bits_of((uint8_t)y, g);
+    return bits;
+}
+
+/* ---- whole contents, for tests ---- */
+
+/* -> bytes of the string of bits, for which there are as many as n elements have, and eight more. */
+static size_t z4_difference_split_all(const z4_difference_impl *impl, int kind, int floats, const uint8_t *content,
+                                      const uint8_t *reference, size_t n, uint8_t *symbols, uint8_t *out)
+{
+    const size_t width = (size_t)1 << kind;
+    z4_difference_writer bits = {out, 0, 0};
+    uint64_t sizes[Z4_DIFFERENCE_TILE];
+    for (size_t i = 0; i < n; i += Z4_DIFFERENCE_TILE) {
+        const size_t t = n - i < Z4_DIFFERENCE_TILE ? n - i : Z4_DIFFERENCE_TILE;
+        impl->split[kind](content + i * width, reference + i * width, t, floats, symbols + i, sizes);
+        impl->put[kind](&bits, symbols + i, sizes, t);
+    }
+    return (size_t)(z4_difference_written(&bits) - out);
+}
+
+/* -> whether the string has as many bytes as the symbols need. */
+static int z4_difference_merge_all(const z4_difference_impl *impl, int kind, int floats, const uint8_t *symbols,
+                                   const uint8_t *bits, size_t nbytes, const uint8_t *reference, size_t n,
+                                   uint8_t *content)
+{
+    const size_t width = (size_t)1 << kind;
+    z4_difference_reader reader = {bits, nbytes, 0};
+    uint64_t residuals[Z4_DIFFERENCE_TILE];
+    for (size_t i = 0; i < n; i += Z4_DIFFERENCE_TILE) {
+        const size_t t = n - i < Z4_DIFFERENCE_TILE ? n - i : Z4_DIFFERENCE_TILE;
+        impl->residuals[kind](symbols + i, t, residuals);
+        impl->take[kind](&reader, symbols + i, t, residuals);
+        impl->restore[kind](reference + i * width, residuals, t, floats, content + i * width);
+    }
+    return z4_difference_read_all(&reader);
+}
+
+#endif

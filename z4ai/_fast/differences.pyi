@@ -1,0 +1,42 @@
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+CLASSES: int
+
+def variants() -> list[str]: ...
+def picked(isa: str | None = None) -> str: ...
+def levels(
+    content: Buffer,
+    reference: Buffer,
+    width: int,
+    floats: bool,
+    below: int,
+    top: int,
+    octave: int,
+    period: int,
+    isa: str | None = None,
+) -> NDArray[np.uint16]: ...
+def count(
+    content: Buffer,
+    reference: Buffer,
+    width: int,
+    floats: bool,
+    below: int,
+    top: int,
+    period: int,
+    rows: Buffer | None,
+    isa: str | None = None,
+) -> tuple[NDArray[np.uint32], int]: ...
+def xor(a: Buffer, b: Buffer, out: Buffer) -> None: ...
+def split(
+    content: Buffer, reference: Buffer, width: int, floats: bool, isa: str | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]: ...
+def merge_back(
+    symbols: Buffer,
+    bits: Buffer,
+    reference: Buffer,
+    width: int,
+    floats: bool,
+    isa: str | None = None,
+) -> NDArray[np.uint8] | None: ...
