@@ -15,6 +15,7 @@ from z4ai.container import st_header, zstn
 from z4ai.container.decode import TensorDecoder
 from z4ai.container.dedup import same_as
 from z4ai.container.encode import FrameWaves
+from z4ai.container.original import parse_original
 from z4ai.container.reader import ZstnReader
 from z4ai.container.sink import IntoMemory, Sink, WriteOut, put
 from z4ai.container.source import Source, open_source, read, source_of_buffer
@@ -23,7 +24,7 @@ from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
 from z4ai.dtypes import AUTO, OPAQUE, DType
 from z4ai.encoder import encode_content
-from z4ai.errors import CorruptError, FormatError, TruncatedError
+from z4ai.errors import CorruptError, FormatError
 from z4ai.frame import NO_LIMITS, FrameHeader
 from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.plan import BLOCKS_HEAD_NBYTES, find_blocks, may_have_blocks, resolve_or_guess
@@ -399,7 +400,7 @@ def read_header(file: Path | BinaryIO) -> Header:
     """
     source = open_source(file)
     try:
-        return _parse_original(source)[1]
+        return parse_original(source)[1]
     finally:
         source.close()
 
@@ -423,7 +424,7 @@ class _Compression:
         self._header_bytes = b""
         self._fallback = fallback
         try:
-            self._header_bytes, self._header = _parse_original(source)
+            self._header_bytes, self._header = parse_original(source)
         except FormatError:
             if fallback is None:
                 raise
@@ -594,34 +595,6 @@ def _find_blocks(source: Source, effort: str) -> Layout | None:
 def _whole(nbytes: int) -> Tensor:
     """A file that is not looked into, as one tensor of bytes."""
     return Tensor("", "", (nbytes,), 0, nbytes)
-
-
-def _parse_original(source: Source) -> tuple[bytes, Header]:
-    """Read and check the header of a `.safetensors` file, and that its data is all there."""
-    if source.nbytes < 8:
-        msg = f"safetensors file ends after {source.nbytes} bytes, expected at least 8"
-        raise TruncatedError(msg, offset=source.nbytes)
-    (header_nbytes,) = _wire.U64.unpack(read(source, 0, 8))
-    if header_nbytes > st_header.MAX_HEADER_NBYTES:
-        msg = (
-            f"not a safetensors file: JSON header of {header_nbytes} bytes, "
-            f"expected at most {st_header.MAX_HEADER_NBYTES}"
-        )
-        raise CorruptError(msg, offset=0)
-    if header_nbytes > source.nbytes - 8:
-        msg = f"JSON header of {header_nbytes} bytes does not fit a file of {source.nbytes}"
-        raise TruncatedError(msg, offset=source.nbytes)
-    header_bytes = bytes(read(source, 8, header_nbytes))
-    header = st_header.parse(header_bytes)
-    expected = 8 + header_nbytes + header.data_nbytes
-    if source.nbytes != expected:
-        last = header.tensors[-1].name if header.tensors else None
-        if source.nbytes < expected:
-            msg = f"safetensors file has {source.nbytes} bytes, its tensors end at {expected}"
-            raise TruncatedError(msg, offset=source.nbytes, tensor=last)
-        msg = f"{source.nbytes - expected} bytes follow the data of the last tensor"
-        raise CorruptError(msg, offset=expected, tensor=last)
-    return header_bytes, header
 
 
 def _verify(source: Source, written: str, threads: int | None, bar: Progress) -> None:
