@@ -194,12 +194,45 @@ def layers(nbytes: int, seed: int, width: int) -> bytes:
     return made[:nbytes]
 
 
+def gguf(nbytes: int, seed: int, width: int) -> bytes:
+    """A GGUF file of three tensors, q4_1, fp32 and q8_0; what is left is text."""
+    n = nbytes // 80
+    z = mixed(n * 16, seed)
+    coins = np.unpackbits((z & np.uint64(0xFF)).astype(np.uint8)[:, None], axis=1).sum(axis=1)
+    # Scales of half precision, minima of about eight times as much, values around the middle.
+    four = np.zeros((n, 20), np.uint8)
+    four[:, 0] = (z[:n] >> np.uint64(40)).astype(np.uint8)
+    four[:, 1] = 24 + coins[:n] // 4
+    four[:, 2] = 0x80 * (z[:n] >> np.uint64(63)).astype(np.uint8)
+    four[:, 3] = 0x80 + 35 + coins[:n] // 4
+    low = (coins + (z >> np.uint64(61)).astype(np.uint8)).reshape(n, 16)
+    four[:, 4:] = low | np.roll(low, 1, axis=1) << 4
+    norm = weights(4 * 64, seed + 1, 4)
+    eight = np.zeros((n, 34), np.uint8)
+    eight[:, :2] = four[:, :2]
+    eight[:, 2:] = (mixed(n * 32, seed + 2) >> np.uint64(59)).astype(np.uint8).reshape(n, 32)
+    data = b""
+    head = struct.pack("<4sIQQ", b"GGUF", 3, 3, 1)
+    head += struct.pack("<Q", 1) + b"k" + struct.pack("<II", 4, seed)
+    for kind, extent, content in (
+        (3, 32 * n, four.tobytes()),
+        (0, 64, norm),
+        (8, 32 * n, eight.tobytes()),
+    ):
+        data += bytes(-len(data) % 32)
+        head += struct.pack("<Q", 1) + b"t" + struct.pack("<IQIQ", 1, extent, kind, len(data))
+        data += content
+    made = head + bytes(-len(head) % 32) + data
+    return (made + text(nbytes, seed, width))[:nbytes]
+
+
 FORMULAS = {
     f.__name__: f
     for f in (
         *(noise, weights, sparse, steps, text, patterns),
         *(rows, columns, rows_and_columns, outliers, pruned),
         *(grid, grid_of_groups, grid_and_others, few, few_a_row, rising, vocabulary, layers),
+        gguf,
     )
 }
 

@@ -166,6 +166,10 @@ def add_parts(add: Add) -> None:
         add(f"parts-{formula}-{name}", "compress", recipe(formula, n * width, width), **options)
     inputs = recipe("grid", 2500 * 4 + 3, 4, 2)
     add("parts-tail", "compress", inputs, dtype="fp32", effort="max")
+    for effort in ("balanced", "max"):
+        inputs = recipe("gguf", 9000, 1)
+        add(f"blocks-{effort}", "compress", inputs, dtype="auto", effort=effort)
+    add("blocks-streamed", "compress_stream", recipe("gguf", 7000, 1, 2), dtype="auto")
 
 
 def add_others(add: Add) -> None:
