@@ -112,6 +112,10 @@ class Worker:
         nbytes: int = self._ask("load", path=str(path), dtype=dtype)["encoded_nbytes"]
         return nbytes
 
+    def load_pair(self, target: str | Path, base: str | Path) -> None:
+        """Read a target and its base, make the delta once, untimed."""
+        self._ask("load_pair", target=str(target), base=str(base))
+
     def run(self, op: str, **arguments: Any) -> Sample:
         """Run one operation, timed in the worker; RuntimeError if it did not restore the input."""
         reply = self._ask(op, **arguments)
@@ -124,6 +128,10 @@ class Worker:
     def smallest(self, path: str | Path) -> dict[str, Any]:
         """Return the smallest file that the codec makes of the file: nbytes, way, ways."""
         return self._ask("smallest", path=str(path))
+
+    def smallest_delta(self, target: str | Path, base: str | Path) -> dict[str, Any]:
+        """Return the smallest delta that the codec makes of `target`: nbytes, way, ways."""
+        return self._ask("smallest_delta", target=str(target), base=str(base))
 
     def close(self) -> None:
         """End the process."""

@@ -1,12 +1,16 @@
 """One adapter per codec: `encode`, `decode`, and where the codec has them `decode_into` and files.
 
 `fresh` makes the input of one encode (for codecs that destroy it) and `keep` the blob that is
-decoded; neither is timed.
+decoded; neither is timed. A codec of deltas has `open_pair`, `fresh_delta`, `encode_delta` and
+`decode_delta`, of which the first two are not timed, nor are `delta_nbytes` and `restored`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 __all__ = ["ADAPTERS", "Adapter", "make"]
@@ -18,6 +22,7 @@ class Adapter:
     name = ""
     version = ""
     OPS = ("encode", "decode", "decode_into", "encode_file", "decode_file")
+    OPS += ("encode_delta", "decode_delta")
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
@@ -41,6 +46,20 @@ class Adapter:
     decode_into: Any = None
     encode_file: Any = None
     decode_file: Any = None
+    encode_delta: Any = None
+    decode_delta: Any = None
+
+    def open_pair(self, target: str, base: str) -> None:
+        raise NotImplementedError
+
+    def fresh_delta(self) -> Any:
+        return None
+
+    def delta_nbytes(self, result: Any) -> int:
+        return len(result)
+
+    def restored(self, result: Any) -> Any:
+        return result
 
 
 class Z4ai(Adapter):
@@ -70,6 +89,20 @@ class Z4ai(Adapter):
         from z4ai.safetensors import decompress_file
 
         decompress_file(src, dst, threads=self.threads)
+
+    def open_pair(self, target: str, base: str) -> None:
+        from z4ai import model_delta
+
+        self.deltas = model_delta
+        self.target, self.base = Path(target).read_bytes(), Path(base).read_bytes()
+        self.delta = self.encode_delta(None)
+
+    def encode_delta(self, _: None) -> bytes:
+        options: dict[str, Any] = {"effort": self.effort, "threads": self.threads}
+        return self.deltas.compress(self.target, self.base, **options)
+
+    def decode_delta(self) -> bytes:
+        return self.deltas.decompress(self.delta, self.base, threads=self.threads)
 
 
 class ZipNN(Adapter):
@@ -117,6 +150,34 @@ class Lmz(Adapter):
 
     def decode_file(self, src: str, dst: str) -> None:
         self.lmz.decompress(src, dst, workers=self.threads, overwrite=True)
+
+    def open_pair(self, target: str, base: str) -> None:
+        shared = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        self.folder = tempfile.TemporaryDirectory(dir=shared, prefix="z4ai-bench-")
+        home = Path(self.folder.name)
+        self.target, self.back = home / "target.safetensors", home / "back"
+        self.archive, self.both = home / "archive", home / "both"
+        shutil.copyfile(target, self.target)
+        shutil.copyfile(base, home / "base.safetensors")
+        self.lmz.compress(str(home / "base.safetensors"), str(self.archive), workers=self.threads)
+        self.fresh_delta()
+        self.encode_delta(None)
+
+    def fresh_delta(self) -> None:
+        shutil.copyfile(self.archive, self.both)
+
+    def encode_delta(self, _: None) -> None:
+        self.lmz.append(str(self.both), str(self.target), workers=self.threads)
+
+    def delta_nbytes(self, _: None) -> int:
+        return self.both.stat().st_size - self.archive.stat().st_size
+
+    def decode_delta(self) -> None:
+        member, both = self.target.name, str(self.both)
+        self.lmz.extract(both, member, str(self.back), workers=self.threads, overwrite=True)
+
+    def restored(self, _: None) -> bytes:
+        return self.back.read_bytes()
 
 
 class BigSmall(Adapter):

@@ -40,9 +40,14 @@ class SizeCache:
         return {rival: e["nbytes"] for rival, e in known.items() if e["nbytes"] is not None}
 
     def measure(
-        self, key: str, path: Path, pythons: dict[str, str], names: Iterable[str] = RIVALS
+        self,
+        key: str,
+        path: Path,
+        pythons: dict[str, str],
+        names: Iterable[str] = RIVALS,
+        base: Path | None = None,
     ) -> None:
-        """Measure the rivals not yet known for `key`, the file at `path`."""
+        """Measure the rivals not yet known for `key`, the file at `path` or its delta to `base`."""
         for name in names:
             try:
                 worker = self._workers.get(name) or Worker(name, pythons, threads=1)
@@ -55,7 +60,7 @@ class SizeCache:
                 continue
             start = time.perf_counter()
             try:
-                found = worker.smallest(path)
+                found = worker.smallest_delta(path, base) if base else worker.smallest(path)
             except RuntimeError as error:
                 print(f"{key}: {error}", file=sys.stderr)
                 self._workers.pop(name)  # it may have ended

@@ -1,9 +1,9 @@
 """One codec in a process of its own, driven over stdin and stdout by JSON lines.
 
 Run by the interpreter of the environment where the codec is installed; imports the standard
-library, `adapters` and `smallest` beside it, and what the adapter imports. Times are taken here,
-around the one call, so that pipes and checks are outside. Every result is compared with the input,
-untimed.
+library, `adapters`, `deltas` and `smallest` beside it, and what the adapter imports. Times are
+taken here, around the one call, so that pipes and checks are outside. Every result is compared
+with the input, untimed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parent))  # last, so that it shadows nothing
 
 import adapters
+import deltas
 import smallest
 
 try:
@@ -90,8 +91,27 @@ class Server:
     def decode_file(self, src: str, dst: str) -> dict[str, Any]:
         return self.timed(self.adapter.decode_file, src, dst)[1]
 
+    def load_pair(self, target: str, base: str) -> dict[str, Any]:
+        self.raw = Path(target).read_bytes()
+        self.adapter.open_pair(target, base)
+        return {}
+
+    def encode_delta(self) -> dict[str, Any]:
+        given = self.adapter.fresh_delta()
+        result, sample = self.timed(self.adapter.encode_delta, given)
+        sample["encoded_nbytes"] = self.adapter.delta_nbytes(result)
+        return sample
+
+    def decode_delta(self) -> dict[str, Any]:
+        result, sample = self.timed(self.adapter.decode_delta)
+        sample["same"] = same(self.adapter.restored(result), self.raw)
+        return sample
+
     def smallest(self, path: str) -> dict[str, Any]:
         return smallest.smallest(self.adapter.name, path)
+
+    def smallest_delta(self, target: str, base: str) -> dict[str, Any]:
+        return deltas.smallest_delta(self.adapter.name, target, base)
 
 
 def main() -> None:
