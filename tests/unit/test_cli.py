@@ -886,7 +886,7 @@ def test_a_read_only_view_of_a_pipe_loses_nothing() -> None:
 def test_the_page_names_every_option_and_status(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     for command in COMMANDS:
-        assert usage_status(command, "--help") == 0
+        assert usage_status(*command.split(), "--help") == 0
     options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
     assert {"--dtype", "--json", "--threads"} <= options
     assert {option for option in options if f"`{option}`" not in page} == set()

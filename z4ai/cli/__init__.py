@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     # The data have standard output to themselves.
-    data_to_stdout = args.command in ("compress", "decompress") and (
+    data_to_stdout = hasattr(args, "output") and (
         PIPE in (args.output, *(() if args.output else args.files))
     )
     records = sys.stderr if data_to_stdout else sys.stdout
@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
             continue
         if args.json:
             _show.json_line(about | {"ok": True, **result.record}, records)
-        elif not args.quiet or args.command in ("info", "ls"):
+        elif not args.quiet or args.command.endswith(("info", "ls")):
             result.show()
     return status
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import mmap
 import os
 import shutil
 import sys
@@ -13,25 +14,34 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from z4ai._atomic import AtomicFile
 from z4ai._fileobj import read_some, write_all
-from z4ai._wire import MAGIC_CONTAINER, MAGIC_FRAME
+from z4ai._wire import MAGIC_CONTAINER, MAGIC_DELTA, MAGIC_FRAME
 from z4ai.container.st_header import MAX_HEADER_NBYTES
+from z4ai.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
     "CONTAINER",
+    "CONTAINERS",
+    "DELTA",
+    "DELTAS",
     "FRAME",
+    "MODEL_DELTA",
     "PIPE",
     "PLAIN",
     "SAFETENSORS",
     "UsageError",
+    "check_compressed",
+    "check_delta",
     "check_output_name",
     "compressed_name",
+    "delta_name",
     "input_file",
     "input_path",
     "is_regular",
     "kind_of",
+    "mapped",
     "output_file",
     "output_path",
     "restored_name",
@@ -39,6 +49,18 @@ __all__ = [
 
 PIPE = "-"
 FRAME, CONTAINER, SAFETENSORS, PLAIN = "frame", "container", "safetensors", "plain"
+DELTA, MODEL_DELTA = "delta", "model delta"
+DELTAS = (DELTA, MODEL_DELTA)
+_MAGICS = {
+    MAGIC_FRAME: FRAME,
+    MAGIC_CONTAINER: CONTAINER,
+    MAGIC_DELTA: DELTA,
+    b"Z4DM": MODEL_DELTA,
+}
+# What the output is called in records, by its kind or by that of what is compressed.
+CONTAINERS = {FRAME: "z4ai", PLAIN: "z4ai", CONTAINER: "zstn", SAFETENSORS: "zstn"}
+CONTAINERS |= {DELTA: "z4dl", MODEL_DELTA: "z4dm"}
+_SUFFIXES = {FRAME: ".z4ai", CONTAINER: ".zstn", DELTA: ".z4dl", MODEL_DELTA: ".z4dm"}
 _HEAD_NBYTES = 9
 
 
@@ -48,10 +70,8 @@ class UsageError(Exception):
 
 def kind_of(name: str, head: bytes, nbytes: int | None) -> str:
     """Tell what a file is from its name and its first bytes; `nbytes` is None for a pipe."""
-    if head.startswith(MAGIC_CONTAINER):
-        return CONTAINER
-    if head.startswith(MAGIC_FRAME):
-        return FRAME
+    if head[:4] in _MAGICS:
+        return _MAGICS[head[:4]]
     if name.lower().endswith(".safetensors"):
         return SAFETENSORS
     json_nbytes = int.from_bytes(head[:8], "little")
@@ -117,28 +137,71 @@ def input_path(name: str, file: BinaryIO) -> Iterator[str]:
         yield path
 
 
+def mapped(file: BinaryIO) -> Any:
+    """Bytes of a whole file; a pipe is read into memory."""
+    try:
+        # Closed with the last view of it: an error on its way up may still hold one.
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # a pipe, or an empty file
+        return file.read()
+
+
+def check_compressed(name: str, kind: str) -> None:
+    """Refuse what is no frame and no container.
+
+    Raises
+    ------
+    FormatError, UsageError
+    """
+    if kind in DELTAS:
+        shown = "standard input" if name == PIPE else name
+        raise UsageError(f"{shown}: is a delta, which needs its base: see z4ai delta --help")
+    if kind not in (FRAME, CONTAINER):
+        msg = "neither a z4ai frame nor a ZSTN container: begins with neither magic"
+        raise FormatError(msg, offset=0)
+
+
+def check_delta(kind: str) -> None:
+    """Refuse what is no delta.
+
+    Raises
+    ------
+    FormatError
+    """
+    if kind not in DELTAS:
+        msg = "no delta: begins with neither Z4DL nor Z4DM"
+        raise FormatError(msg, offset=0)
+
+
 def compressed_name(name: str, kind: str) -> str:
     """Name that `compress` gives its output."""
-    if kind != SAFETENSORS:
-        return name + ".z4ai"
+    return _of_models(name, CONTAINER) if kind == SAFETENSORS else name + _SUFFIXES[FRAME]
+
+
+def delta_name(name: str, kind: str) -> str:
+    """Name that `delta make` gives its output."""
+    return _of_models(name, kind) if kind == MODEL_DELTA else name + _SUFFIXES[kind]
+
+
+def _of_models(name: str, kind: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return f"{stem}.zstn" if dot and suffix.lower() == "safetensors" else f"{name}.zstn"
+    return (stem if dot and suffix.lower() == "safetensors" else name) + _SUFFIXES[kind]
 
 
 def restored_name(name: str, kind: str) -> str:
-    """Name that `decompress` gives its output.
+    """Name that `decompress` and `delta apply` give their output.
 
     Raises
     ------
     UsageError
-        If `name` has not the suffix that `compressed_name` gives.
+        If `name` has not the suffix that what made it gives.
     """
-    suffix = ".zstn" if kind == CONTAINER else ".z4ai"
+    suffix = _SUFFIXES[kind]
     stem = name[: -len(suffix)]
     if name == PIPE or not name.lower().endswith(suffix) or not os.path.basename(stem):
         msg = f"{name}: no name for the output, since it does not end in {suffix}: use --output"
         raise UsageError(msg)
-    if kind == CONTAINER and not stem.lower().endswith(".safetensors"):
+    if kind in (CONTAINER, MODEL_DELTA) and not stem.lower().endswith(".safetensors"):
         stem += ".safetensors"
     return stem
 

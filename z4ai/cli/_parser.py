@@ -11,7 +11,7 @@ from z4ai.dtypes import is_auto, resolve
 from z4ai.options import EFFORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["make_parser", "parse"]
 
@@ -71,12 +71,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
 
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    common.add_argument("files", nargs="+", metavar="file", help="input; - is standard input")
-    common.add_argument(
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("files", nargs="+", metavar="file", help="input; - is standard input")
+    told = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    told.add_argument(
         "--json", action="store_true", help="print one JSON object a file instead of text"
     )
-    common.add_argument(
+    told.add_argument(
         "-q", "--quiet", action="store_true", help="no progress and no report, only errors"
     )
     threads = argparse.ArgumentParser(add_help=False)
@@ -92,20 +93,35 @@ def make_parser() -> argparse.ArgumentParser:
         "-f", "--force", action="store_true", help="overwrite existing output; write to a terminal"
     )
 
-    def add(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        return commands.add_parser(
+    effort = argparse.ArgumentParser(add_help=False)
+    effort.add_argument(
+        "--effort",
+        choices=[*EFFORTS, "default"],
+        help="decode speed against size (default: balanced)",
+    )
+
+    def add(
+        name: str,
+        text: str,
+        *parents: argparse.ArgumentParser,
+        to: Any = commands,
+        inputs: argparse.ArgumentParser = files,
+    ) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = to.add_parser(
             name,
             help=text[0].lower() + text[1:-1],
             description=text,
-            parents=[common, *parents],
+            parents=[inputs, told, *parents],
             allow_abbrev=False,
         )
+        return made
 
     compress = add(
         "compress",
         "Compress a .safetensors file to a .zstn container, anything else to a .z4ai frame.",
         output,
         threads,
+        effort,
     )
     compress.add_argument(
         "--dtype",
@@ -121,18 +137,79 @@ def make_parser() -> argparse.ArgumentParser:
         "smaller; needs --dtype",
     )
     compress.add_argument(
-        "--effort",
-        choices=[*EFFORTS, "default"],
-        help="decode speed against size (default: balanced)",
-    )
-    compress.add_argument(
         "--raw", action="store_true", help="take a .safetensors file like any other file"
     )
     add("decompress", "Restore what was compressed, byte for byte.", output, threads)
     add("info", "Describe frames and containers without decoding them.")
     add("ls", "List the tensors of .zstn containers, or of .safetensors files.")
-    add("verify", "Decode everything and compare it with its checksums.", threads)
+    verify = add("verify", "Decode everything and compare it with its checksums.", threads)
+    verify.add_argument(
+        "--base",
+        action="append",
+        metavar="path",
+        help="what deltas were made against; where that is a model delta itself, once more for its "
+        "own base",
+    )
+    _add_delta(commands, add, output, threads, effort)
     return parser
+
+
+def _add_delta(
+    commands: Any,
+    add: Callable[..., argparse.ArgumentParser],
+    output: argparse.ArgumentParser,
+    threads: argparse.ArgumentParser,
+    effort: argparse.ArgumentParser,
+) -> None:
+    """Add `z4ai delta` and its commands."""
+    text = "Store a file as what distinguishes it from another."
+    help_ = text[0].lower() + text[1:-1]
+    delta = commands.add_parser("delta", help=help_, description=text, allow_abbrev=False)
+    actions = delta.add_subparsers(dest="action", metavar="action", required=True)
+
+    def two(what: str, help_: str) -> argparse.ArgumentParser:
+        inputs = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        inputs.add_argument("files", nargs=1, metavar=what, help=help_)
+        inputs.add_argument(
+            "base",
+            nargs="+",
+            help="what it is stored against; where that is a model delta itself, behind it its own "
+            "base",
+        )
+        return inputs
+
+    make = add(
+        "make",
+        "Make a delta: .z4dm of a .safetensors file against a model, .z4dl of anything else.",
+        output,
+        threads,
+        effort,
+        to=actions,
+        inputs=two("target", "file to store; - is standard input"),
+    )
+    make.add_argument(
+        "--dtype",
+        type=_dtype,
+        help="type of the elements of files that are not .safetensors: bf16, fp16, fp32, ..., "
+        "opaque, or auto, which guesses (default: auto)",
+    )
+    make.add_argument(
+        "--raw", action="store_true", help="take .safetensors files like any other files"
+    )
+    make.add_argument(
+        "--verify", action="store_true", help="restore the target before the delta gets its name"
+    )
+    apply = add(
+        "apply",
+        "Restore what a delta was made of, byte for byte; another base is refused.",
+        output,
+        threads,
+        to=actions,
+        inputs=two("delta", "delta to apply; - is standard input"),
+    )
+    info = add("info", "Describe deltas without their base.", to=actions)
+    for action in (make, apply, info):
+        action.set_defaults(command=action.prog.partition(" ")[2])
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -141,7 +218,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if getattr(args, "output", None) is not None and len(args.files) > 1:
         parser.error("--output needs a single input")
-    if args.files.count("-") > 1:
+    if [*args.files, *(getattr(args, "base", None) or ())].count("-") > 1:
         parser.error("standard input can be read once only")
     try:
         _threads.default_threads()

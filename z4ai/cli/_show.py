@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
 
 from z4ai._fileobj import read_some
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Progress",
+    "Result",
+    "exact",
     "fields",
     "human",
     "json_line",
@@ -29,6 +31,13 @@ __all__ = [
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
+class Result(NamedTuple):
+    """What a command found out about one input."""
+
+    record: dict[str, Any]
+    show: Callable[[], None]
+
+
 def human(nbytes: float) -> str:
     """Size in decimal units, three digits or more."""
     unit = 0
@@ -37,6 +46,11 @@ def human(nbytes: float) -> str:
         unit += 1
     digits = 0 if unit == 0 or nbytes >= 99.95 else 1 if nbytes >= 9.995 else 2
     return f"{nbytes:.{digits}f} {_UNITS[unit]}"
+
+
+def exact(nbytes: int) -> str:
+    """Size in decimal units, and in bytes."""
+    return f"{nbytes} bytes" if nbytes < 1000 else f"{human(nbytes)} ({nbytes} bytes)"
 
 
 def smaller(original: int, compressed: int) -> str:

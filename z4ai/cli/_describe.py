@@ -1,0 +1,210 @@
+"""What `info` and `ls` tell of one file, without decoding it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from z4ai import codec
+from z4ai._wire import FORMAT_VERSION
+from z4ai.cli import _files, _show
+from z4ai.cli._files import CONTAINER, CONTAINERS, DELTA, DELTAS, FRAME, MODEL_DELTA, SAFETENSORS
+from z4ai.cli._show import Result
+from z4ai.errors import FormatError
+from z4ai.safetensors import ZstnReader, read_header
+from z4ai.stream import stats_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Collection, Iterator, Sequence
+
+__all__ = ["info", "ls"]
+
+_KINDS = (FRAME, CONTAINER, DELTA, MODEL_DELTA)
+
+
+def info(args: argparse.Namespace, name: str, *, only: Collection[str] = _KINDS) -> Result:
+    """Describe one file, of the kinds that are asked for."""
+    with _files.input_file(name) as (file, kind, _):
+        if only is DELTAS:
+            _files.check_delta(kind)
+        elif kind not in only:
+            _files.check_compressed(name, kind)
+        if kind in (CONTAINER, MODEL_DELTA):
+            with _files.input_path(name, file) as path:
+                return _container_info(name, path)
+        return _frame_info(name, kind, codec.info(_files.mapped(file)))
+
+
+def _frame_info(name: str, kind: str, found: codec.FrameInfo) -> Result:
+    record = {"container": CONTAINERS[kind], **found._asdict()}
+    record |= stats_of(record.pop("content_nbytes"), record.pop("encoded_nbytes"))
+    record["planes"] = [plane._asdict() | {"ratio": plane.ratio} for plane in found.planes]
+    record["parts"] = [part._asdict() for part in found.parts]
+    for key in ("model", "copies", "reference"):
+        record[key] = record[key] and record[key]._asdict()
+
+    def show() -> None:
+        dtype = found.dtype or "opaque"
+        if found.byteorder == ">":
+            dtype += ", big-endian"
+        what = "frame" if kind == FRAME else "delta frame"
+        rows = [
+            ("file", name),
+            ("container", f"{what}, format version {found.format_version}"),
+            ("dtype", dtype),
+            ("content", _show.exact(found.content_nbytes)),
+            ("encoded", f"{_show.exact(found.encoded_nbytes)}, ratio {found.ratio:.3f}"),
+            ("chunks", f"{found.n_chunks} of {_show.human(found.chunk_nbytes)} at most"),
+            *_coding(found),
+        ]
+        if found.shape is not None:
+            rows.insert(3, ("shape", f"{_shape(found.shape)}, order {found.order}"))
+        _show.fields(rows)
+        coded = [
+            [
+                str(plane.plane),
+                _times(plane.codecs),
+                _show.human(plane.content_nbytes),
+                _show.human(plane.encoded_nbytes),
+                f"{plane.ratio:.3f}",
+            ]
+            for plane in found.planes
+        ]
+        if coded:
+            print()
+            _show.table(["plane", "codecs", "content", "encoded", "ratio"], coded, left=2)
+        parts = [
+            [
+                f"{part.transform} {part.part}",
+                _times(part.dtypes),
+                _show.human(part.content_nbytes),
+                _show.human(part.encoded_nbytes),
+            ]
+            for part in found.parts
+        ]
+        if parts:
+            print()
+            _show.table(["part", "dtypes", "content", "encoded"], parts, left=2)
+
+    return Result(record, show)
+
+
+def _coding(found: codec.FrameInfo) -> Iterator[tuple[str, str]]:
+    """Say how the chunks of a frame are coded, beside their planes and parts."""
+    if found.transforms:
+        yield "transforms", _times(found.transforms)
+    if found.model is not None:
+        by = [name for name in ("rows", "columns") if getattr(found.model, name)]
+        text = f"{found.model.n_contexts} contexts" if found.model.n_contexts > 1 else "1 context"
+        if by:
+            text += f" by {' and '.join(by)} of {found.model.period} elements"
+        yield "model", text
+    if found.copies is not None:
+        yield "copies", f"{found.copies.n_copies}, {_show.exact(found.copies.nbytes)} of content"
+    if found.reference is not None:
+        yield "base", f"{_show.exact(found.reference.nbytes)}, XXH3-128 {found.reference.digest}"
+    for extra in found.missing_extras:
+        yield "missing", f"z4ai[{extra}] is not installed: max tries less without it"
+
+
+def _times(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} x {n}" for name, n in counts.items())
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _container_info(name: str, path: str) -> Result:
+    with ZstnReader.open(path) as reader:
+        names = reader.names()
+        metadata = reader.metadata()
+        dtypes = Counter(reader.dtype(tensor) for tensor in names)
+        original = reader.original_nbytes
+        stats = stats_of(original, reader.compressed_nbytes)
+    record = {
+        "container": "zstn",
+        "format_version": FORMAT_VERSION,
+        "n_tensors": len(names),
+        "dtypes": dict(dtypes),
+        "metadata": metadata,
+        **stats,
+    }
+
+    def show() -> None:
+        rows = [
+            ("file", name),
+            ("container", f"ZSTN, format version {FORMAT_VERSION}"),
+            ("tensors", f"{len(names)}: {', '.join(f'{d} x {n}' for d, n in dtypes.items())}"),
+            ("content", _show.exact(original)),
+            ("encoded", f"{_show.exact(stats['compressed_bytes'])}, ratio {stats['ratio']:.3f}"),
+        ]
+        rows += [("metadata", f"{key} = {value}") for key, value in (metadata or {}).items()]
+        _show.fields(rows)
+
+    return Result(record, show)
+
+
+def _row(
+    name: str, dtype: str, shape: tuple[int, ...], content: int, encoded: int | None
+) -> dict[str, Any]:
+    ratio = content / encoded if encoded else None
+    return {
+        "name": name,
+        "dtype": dtype,
+        "shape": list(shape),
+        "content_bytes": content,
+        "encoded_bytes": encoded,
+        "ratio": ratio,
+    }
+
+
+def ls(args: argparse.Namespace, name: str) -> Result:
+    """List the tensors of one file."""
+    with _files.input_file(name) as (file, kind, _):
+        if kind not in (CONTAINER, SAFETENSORS):
+            is_frame = kind in (FRAME, DELTA)
+            what = "a frame, which holds no tensors" if is_frame else "no file of tensors"
+            msg = f"{what}: expected a ZSTN container or a .safetensors file"
+            raise FormatError(msg, offset=0)
+        with _files.input_path(name, file) as path:
+            if kind == CONTAINER:
+                with ZstnReader.open(path) as reader:
+                    original, compressed = reader.original_nbytes, reader.compressed_nbytes
+                    rows = [
+                        _row(
+                            t,
+                            reader.dtype(t),
+                            reader.shape(t),
+                            reader.nbytes(t),
+                            reader.encoded_nbytes(t),
+                        )
+                        for t in reader.names()
+                    ]
+            else:
+                original = compressed = os.path.getsize(path)
+                rows = [
+                    _row(t.name, t.dtype, t.shape, t.nbytes, None)
+                    for t in read_header(path).tensors
+                ]
+    container = "safetensors" if kind == SAFETENSORS else CONTAINERS[kind]
+    record = {"container": container, "tensors": rows, **stats_of(original, compressed)}
+
+    def show() -> None:
+        cells = [
+            [
+                row["name"],
+                row["dtype"],
+                _shape(row["shape"]),
+                _show.human(row["content_bytes"]),
+                "" if row["encoded_bytes"] is None else _show.human(row["encoded_bytes"]),
+                "" if row["ratio"] is None else f"{row['ratio']:.3f}",
+            ]
+            for row in rows
+        ]
+        _show.table(["name", "dtype", "shape", "content", "encoded", "ratio"], cells, left=3)
+        print(f"{len(rows)} tensor{'s' * (len(rows) != 1)}, {_show.smaller(original, compressed)}")
+
+    return Result(record, show)
