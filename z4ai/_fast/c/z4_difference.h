@@ -39,31 +39,32 @@ typedef struct {
 
 /* ---- levels ---- */
 
-/* Of sizes up to 2^24, which a float holds as they are: its exponent and two bits of its mantissa. */
-Z4_INLINE uint32_t z4_difference_level_short(uint32_t m)
+/* The exponent of a float and two bits of its mantissa are the level of what it is of, from 4 on; below, the size is. */
+Z4_INLINE uint32_t z4_difference_level_of(float f, uint32_t m)
 {
-    const float f = (float)(int32_t)m;
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    return m < 4 ? m : (bits >> 21) - (4 * 127 + 4);
+    union {
+        float f;
+        uint32_t bits;
+    } v;
+    v.f = f;
+    const int32_t level = (int32_t)((v.bits & 0x7fffffff) >> 21) - (4 * 127 + 4), least = (int32_t)(m < 3 ? m : 3);
+    return (uint32_t)(level > least ? level : least);
 }
+
+/* Of sizes up to 2^24, which a float holds as they are. */
+Z4_INLINE uint32_t z4_difference_level_short(uint32_t m) { return z4_difference_level_of((float)(int32_t)m, m); }
 #define z4_difference_level1 z4_difference_level_short
 #define z4_difference_level2 z4_difference_level_short
 
 /* Bits are cleared so that none is carried where the float is rounded; 2^31 becomes the negative of it. */
 Z4_INLINE uint32_t z4_difference_level4(uint32_t m)
 {
-    const float f = (float)(int32_t)(m & ~(m >> 8));
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    return m < 4 ? m : ((bits & 0x7fffffff) >> 21) - (4 * 127 + 4);
+    return z4_difference_level_of((float)(int32_t)(m & ~(m >> 8)), m);
 }
 
 Z4_INLINE uint32_t z4_difference_level8(uint64_t m)
 {
-    if (m < 2)
-        return (uint32_t)m;
-    const unsigned e = z4_difference_log2(m);
+    const unsigned e = z4_difference_log2(m | 2); /* of 0 and 1 too the level is the size */
     return 2 * (e - 1) + (uint32_t)(m >> (e - 1));
 }
 

@@ -26,7 +26,11 @@ Z4_INLINE int z4_difference_some_apart(const uint8_t *symbols, size_t n, unsigne
 /* Position of the highest set bit; v must not be 0. */
 Z4_INLINE unsigned z4_difference_log2(uint64_t v)
 {
+#if defined(__GNUC__) || defined(__clang__)
+    return 63u - (unsigned)__builtin_clzll(v);
+#else
     return v >> 32 ? 32 + z4_log2((uint32_t)(v >> 32)) : z4_log2((uint32_t)v);
+#endif
 }
 
 /* Bits apart of a symbol: at most 31, with g = 1 at most 63. */
