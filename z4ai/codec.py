@@ -63,7 +63,8 @@ def compress(
         Type of the elements, so that their planes can be split: ``"bf16"``, ``"fp32"``, … None
         (the default) is opaque bytes, which are never taken for something else. The length need
         not be a multiple of the width. ``"auto"`` guesses by a sample whether the bytes are
-        elements of some width; a wrong guess costs size alone, and `info` tells what it was.
+        elements of some width, and knows the blocks of GGUF files; a wrong guess costs size
+        alone, and `info` tells what it was.
     effort : {"fast", "balanced", "default", "max"}, optional
         Decode speed against size. None is ``"balanced"``.
     shape : sequence of int, optional

@@ -94,7 +94,7 @@ def compress_file(
     fallback : {"bytes", "auto"}, optional
         What to do with a file that safetensors would refuse: None raises; ``"bytes"`` compresses
         it as a plain `Z4AI` frame, which `decompress_file` reads as well; so does ``"auto"``, after
-        a guess what its bytes are, as ``dtype="auto"`` of `z4ai.compress`.
+        a guess what its bytes are, as ``dtype="auto"`` of `z4ai.compress`: the way for GGUF files.
 
     Returns
     -------

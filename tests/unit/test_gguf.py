@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import z4ai
 from z4ai._reference import frame as reference
+from z4ai.cli import main as command
 from z4ai.gguf import _KINDS, find_layout
 from z4ai.safetensors import compress_bytes, compress_file, decompress_bytes, decompress_file
 from z4ai.stages.blocks import BYTES
@@ -143,6 +144,23 @@ def test_a_mixture_of_kinds() -> None:
     assert found.transforms == {"blocks": 1}
     assert len(found.parts) == 8
     assert sum(part.content_nbytes for part in found.parts) == len(content)
+
+
+def test_the_command_says_what_it_took_a_file_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, packed = tmp_path / "model.gguf", tmp_path / "model.gguf.z4ai"
+    path.write_bytes(mixture(32, 256))
+    assert command(["compress", str(path)]) == 0
+    assert "taken for gguf" in capsys.readouterr().out
+    assert command(["info", str(packed)]) == 0
+    told = capsys.readouterr().out
+    assert "opaque, in blocks" in told
+    assert "blocks 7" in told
+    original = path.read_bytes()
+    path.unlink()
+    assert command(["decompress", str(packed)]) == 0
+    assert path.read_bytes() == original
 
 
 def test_without_auto_it_is_bytes() -> None:

@@ -46,7 +46,7 @@ def _frame_info(name: str, kind: str, found: codec.FrameInfo) -> Result:
         record[key] = record[key] and record[key]._asdict()
 
     def show() -> None:
-        dtype = found.dtype or "opaque"
+        dtype = found.dtype or ("opaque, in blocks" if "blocks" in found.transforms else "opaque")
         if found.byteorder == ">":
             dtype += ", big-endian"
         what = "frame" if kind == FRAME else "delta frame"
