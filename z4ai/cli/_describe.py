@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from z4ai import codec
 from z4ai._wire import FORMAT_VERSION
-from z4ai.cli import _files, _show
+from z4ai.cli import _files, _models, _show
 from z4ai.cli._files import CONTAINER, CONTAINERS, DELTA, DELTAS, FRAME, MODEL_DELTA, SAFETENSORS
 from z4ai.cli._show import Result
 from z4ai.errors import FormatError
-from z4ai.safetensors import ZstnReader, read_header
 from z4ai.stream import stats_of
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ def info(args: argparse.Namespace, name: str, *, only: Collection[str] = _KINDS)
             _files.check_compressed(name, kind)
         if kind in (CONTAINER, MODEL_DELTA):
             with _files.input_path(name, file) as path:
-                return _container_info(name, path)
+                return _model_info(name, kind, path)
         return _frame_info(name, kind, codec.info(_files.mapped(file)))
 
 
@@ -117,94 +115,66 @@ def _shape(shape: Sequence[int]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _container_info(name: str, path: str) -> Result:
-    with ZstnReader.open(path) as reader:
-        names = reader.names()
-        metadata = reader.metadata()
-        dtypes = Counter(reader.dtype(tensor) for tensor in names)
-        original = reader.original_nbytes
-        stats = stats_of(original, reader.compressed_nbytes)
+def _model_info(name: str, kind: str, path: str) -> Result:
+    found = _models.open_model(path, kind)
+    dtypes = Counter(row["dtype"] for row in found.rows)
     record = {
-        "container": "zstn",
+        "container": CONTAINERS[kind],
         "format_version": FORMAT_VERSION,
-        "n_tensors": len(names),
+        "n_tensors": len(found.rows),
         "dtypes": dict(dtypes),
-        "metadata": metadata,
-        **stats,
+        "metadata": found.metadata,
+        **found.more,
+        **found.stats,
     }
 
     def show() -> None:
+        sizes = found.stats
         rows = [
             ("file", name),
-            ("container", f"ZSTN, format version {FORMAT_VERSION}"),
-            ("tensors", f"{len(names)}: {', '.join(f'{d} x {n}' for d, n in dtypes.items())}"),
-            ("content", _show.exact(original)),
-            ("encoded", f"{_show.exact(stats['compressed_bytes'])}, ratio {stats['ratio']:.3f}"),
+            ("container", f"{CONTAINERS[kind].upper()}, format version {FORMAT_VERSION}"),
+            ("tensors", f"{len(found.rows)}: {_times(dtypes)}"),
+            *((key, text) for key, text in found.told),
+            ("content", _show.exact(sizes["original_bytes"])),
+            ("encoded", f"{_show.exact(sizes['compressed_bytes'])}, ratio {sizes['ratio']:.3f}"),
         ]
-        rows += [("metadata", f"{key} = {value}") for key, value in (metadata or {}).items()]
+        rows += [("metadata", f"{key} = {value}") for key, value in (found.metadata or {}).items()]
         _show.fields(rows)
 
     return Result(record, show)
 
 
-def _row(
-    name: str, dtype: str, shape: tuple[int, ...], content: int, encoded: int | None
-) -> dict[str, Any]:
-    ratio = content / encoded if encoded else None
-    return {
-        "name": name,
-        "dtype": dtype,
-        "shape": list(shape),
-        "content_bytes": content,
-        "encoded_bytes": encoded,
-        "ratio": ratio,
-    }
-
-
 def ls(args: argparse.Namespace, name: str) -> Result:
     """List the tensors of one file."""
     with _files.input_file(name) as (file, kind, _):
-        if kind not in (CONTAINER, SAFETENSORS):
+        if kind not in (CONTAINER, MODEL_DELTA, SAFETENSORS):
             is_frame = kind in (FRAME, DELTA)
             what = "a frame, which holds no tensors" if is_frame else "no file of tensors"
-            msg = f"{what}: expected a ZSTN container or a .safetensors file"
+            msg = f"{what}: expected a ZSTN container, a model delta or a .safetensors file"
             raise FormatError(msg, offset=0)
         with _files.input_path(name, file) as path:
-            if kind == CONTAINER:
-                with ZstnReader.open(path) as reader:
-                    original, compressed = reader.original_nbytes, reader.compressed_nbytes
-                    rows = [
-                        _row(
-                            t,
-                            reader.dtype(t),
-                            reader.shape(t),
-                            reader.nbytes(t),
-                            reader.encoded_nbytes(t),
-                        )
-                        for t in reader.names()
-                    ]
-            else:
-                original = compressed = os.path.getsize(path)
-                rows = [
-                    _row(t.name, t.dtype, t.shape, t.nbytes, None)
-                    for t in read_header(path).tensors
-                ]
+            found = _models.open_model(path, kind)
     container = "safetensors" if kind == SAFETENSORS else CONTAINERS[kind]
-    record = {"container": container, "tensors": rows, **stats_of(original, compressed)}
+    record = {"container": container, "tensors": found.rows, **found.stats}
 
     def show() -> None:
+        ways = kind == MODEL_DELTA
         cells = [
             [
                 row["name"],
                 row["dtype"],
                 _shape(row["shape"]),
+                *([row["way"]] if ways else []),
                 _show.human(row["content_bytes"]),
                 "" if row["encoded_bytes"] is None else _show.human(row["encoded_bytes"]),
                 "" if row["ratio"] is None else f"{row['ratio']:.3f}",
             ]
-            for row in rows
+            for row in found.rows
         ]
-        _show.table(["name", "dtype", "shape", "content", "encoded", "ratio"], cells, left=3)
-        print(f"{len(rows)} tensor{'s' * (len(rows) != 1)}, {_show.smaller(original, compressed)}")
+        head = ["name", "dtype", "shape", *(["way"] if ways else []), "content", "encoded", "ratio"]
+        _show.table(head, cells, left=3 + ways)
+        n = len(cells)
+        sizes = _show.smaller(found.stats["original_bytes"], found.stats["compressed_bytes"])
+        print(f"{n} tensor{'s' * (n != 1)}, {sizes}")
 
     return Result(record, show)
