@@ -17,6 +17,7 @@ from z4ai.codec import (
     info,
     peek_is_z4ai,
 )
+from z4ai.delta import compress_delta, decompress_delta
 from z4ai.dtypes import dtype_width
 from z4ai.options import Limits
 from z4ai.stream import compress_stream, decompress_stream
@@ -33,9 +34,11 @@ __all__ = [
     "compress",
     "compress_array",
     "compress_bound",
+    "compress_delta",
     "compress_stream",
     "decompress",
     "decompress_array",
+    "decompress_delta",
     "decompress_stream",
     "dtype_width",
     "errors",

@@ -14,7 +14,8 @@ import numpy as np
 from z4ai import _wire
 from z4ai._fast import contexts, differences, models
 from z4ai.difference import BLOCK, FLOATS, RARE, ROWS, n_symbols, parse_difference
-from z4ai.model import Model, tables_of
+from z4ai.model import Model
+from z4ai.model_choice import tables_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,8 +40,9 @@ _MANTISSA = {
     "fp8_e3m4": 4,
     "fp8_e4m3_ieee": 3,
 }
-# Elements that tables are made by.
+# Elements that tables are made by, and those that contexts are chosen by.
 _SAMPLE = 1 << 20
+_DRAFT = 1 << 17
 _RUNS = 16
 # References that the top is chosen by; one in so many may lie above it.
 _GLANCE = 1 << 14
@@ -52,7 +54,7 @@ _MOST_CLASS = 127
 _LEAST_PERIOD = 16
 _CLASS_TABLE_BITS = 160
 # Octaves between rows that do not change and those that hardly do.
-_APART = 6
+_APART = 12
 
 
 class _Counts(NamedTuple):
@@ -69,13 +71,18 @@ class _Sample:
     """Runs of whole rows of a content and of its reference."""
 
     def __init__(
-        self, content: NDArray[np.uint8], reference: NDArray[np.uint8], width: int, period: int
+        self,
+        content: NDArray[np.uint8],
+        reference: NDArray[np.uint8],
+        width: int,
+        period: int,
+        most: int,
     ) -> None:
         n = len(content) // width
         step = max(period, 1)
         rows = -(-n // step)
-        beside = max(1, _SAMPLE // _RUNS // step)
-        if n <= _SAMPLE or rows < 2 * _RUNS * beside:
+        beside = max(1, most // _RUNS // step)
+        if n <= most or rows < 2 * _RUNS * beside:
             self.runs = [(content[: n * width], reference[: n * width])]
             self.complete = True
         else:
@@ -124,10 +131,10 @@ def choose_difference(
     if not _LEAST_PERIOD <= period <= n // 2 or period >= 1 << 32:
         period = 0
     top = _top_of(reference[: n * dtype.width], dtype.width, below) if floats else 0
-    sample = _Sample(content, reference, dtype.width, period)
-    ways = [_count(sample, dtype.width, floats, below, top, octave, 0)]
+    draft = _Sample(content, reference, dtype.width, period, _DRAFT)
+    ways = [_count(draft, dtype.width, floats, below, top, octave, 0)]
     if period:
-        ways.append(_count(sample, dtype.width, floats, below, top, octave, period))
+        ways.append(_count(draft, dtype.width, floats, below, top, octave, period))
     most = _MOST_CONTEXTS[thorough]
     best: tuple[int, int, int, _Counts] | None = None
     for way in ways:
@@ -140,10 +147,14 @@ def choose_difference(
                 break
     assert best is not None
     _, shift, count, way = best
+    if way.rows is None:
+        period = 0
+    sample = _Sample(content, reference, dtype.width, period, _SAMPLE)
+    if sample.n > draft.n:
+        way = _count(sample, dtype.width, floats, below, top, octave, period)
     flags = (FLOATS if floats else 0) | (ROWS if way.rows is not None else 0)
     if count == 1 and way.rows is None:
         shift = below = top = 0
-        below = 0
     return _make(sample, dtype, flags, shift, below, top, octave, count, period, way)
 
 
@@ -209,9 +220,8 @@ def _make(
     way: _Counts,
 ) -> Model:
     some = n_symbols(dtype.width)
-    context = np.minimum(np.arange(len(way.counts)) >> shift, count - 1)
-    counts = np.zeros((count, some), np.uint64)
-    np.add.at(counts, context, way.counts[:, :some])
+    starts = np.arange(count) << shift
+    counts = np.add.reduceat(way.counts[:, :some], starts, 0, np.uint64)
     kept, apart, escape = tables_of(counts, complete=sample.complete)
     flags |= RARE if apart is not None else 0
     period = period if flags & ROWS else 0

@@ -23,8 +23,6 @@ from z4ai.safetensors import ZstnReader, compress_file, decompress_file
 
 # Names of the page that no release has yet, in its order.
 WAITING = [
-    "z4ai.compress_delta",
-    "z4ai.decompress_delta",
     "z4ai.model_delta",
     "z4ai.save_file",
     "z4ai.load_file",
@@ -124,7 +122,23 @@ def test_max_works_without_brotli() -> None:
     assert result.stdout.split() == ["True"], result.stderr
 
 
-# --- Checkpoint deltas, model deltas: in WAITING --------------------------------------------------
+# --- Checkpoint deltas ----------------------------------------------------------------------------
+
+
+def test_checkpoint_deltas() -> None:
+    prev_ckpt_bytes = buffer_of("bf16")
+    words = np.frombuffer(prev_ckpt_bytes, np.uint16).copy()
+    words[::7] += 1
+    current_ckpt_bytes = words.tobytes()
+    blob = z4ai.compress_delta(current_ckpt_bytes, reference=prev_ckpt_bytes, dtype="bf16")
+    restored = z4ai.decompress_delta(blob, reference=prev_ckpt_bytes)
+    assert bytes(restored) == current_ckpt_bytes
+    assert len(blob) < len(current_ckpt_bytes) / 8
+    with pytest.raises(z4ai.errors.BaseMismatchError):
+        z4ai.decompress_delta(blob, reference=current_ckpt_bytes)
+
+
+# --- Model deltas: in WAITING ---------------------------------------------------------------------
 
 # --- safetensors with random access ---------------------------------------------------------------
 
