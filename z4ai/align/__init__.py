@@ -2,7 +2,8 @@
 
 ``source`` reads the tensors of any model; ``digests`` tells models apart; ``elements`` counts what
 an alignment counts; ``pieces`` says what an alignment is; ``casts`` and ``gather`` make the bytes
-that it describes; ``search`` looks for alignments, by ``names`` and content.
+that it describes. ``search`` looks for alignments: by content, by ``names``, by ``samples`` that
+are ``similar``, and by ``axes`` of tensors seen as ``matrices``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,141 @@
+"""Tensors as matrices, and small blocks of them as sketches of the rows or columns they are in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from z4ai.align.elements import item_nbytes, n_items
+from z4ai.align.pieces import transposable
+from z4ai.align.samples import in_order, sketch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from z4ai.align.source import TensorSource
+    from z4ai.container.st_header import Tensor
+
+__all__ = ["Axis", "Blocks", "axes_of", "similar", "telling"]
+
+# A block has this many elements, if it is not of a vector, and at most so many across.
+_BLOCK = 256
+_ACROSS = 16
+_OF_VECTOR = 128
+# Rows that lie together are read at once up to this many bytes.
+_SPAN_NBYTES = 1 << 16
+# Bits in a hundred that agree in what is alike: eight deviations from chance at 128 bits.
+_ALIKE = 85
+
+
+class Axis(NamedTuple):
+    """One axis of a tensor that is seen as a matrix.
+
+    Attributes
+    ----------
+    k : int
+        Number of the tensor.
+    rows, columns : int
+        The matrix.
+    across : bool
+        Whether the axis is that of the columns.
+    """
+
+    k: int
+    rows: int
+    columns: int
+    across: bool
+
+    @property
+    def length(self) -> int:
+        return self.columns if self.across else self.rows
+
+    @property
+    def other(self) -> int:
+        return self.rows if self.across else self.columns
+
+    @property
+    def along(self) -> int:
+        """Rows or columns of a block."""
+        if self.other == 1:
+            return _OF_VECTOR
+        return -(-_BLOCK // min(self.other, _ACROSS))
+
+
+def axes_of(tensor: Tensor, k: int) -> list[Axis]:
+    """List the axes along which a tensor may be cut: rows, columns, rows of all but the last."""
+    shape = [extent for extent in tensor.shape if extent != 1]
+    n = n_items(tensor)
+    if not shape or not n:
+        return []
+    if len(shape) == 1:
+        return [Axis(k, n, 1, False)]
+    found = [Axis(k, shape[0], n // shape[0], across) for across in (False, True)]
+    if len(shape) > 2 and shape[-1] >= _ACROSS:
+        found.append(Axis(k, n // shape[-1], shape[-1], False))
+    return found
+
+
+def can_turn(tensor: Tensor, axis: Axis) -> bool:
+    """Tell whether rows may be taken for columns: only of the matrix of ``shape[0]`` rows."""
+    return axis.columns > 1 and axis.rows == tensor.shape[0] and transposable(tensor)
+
+
+class Blocks:
+    """Sketches of a model's blocks, each read once."""
+
+    def __init__(self, model: TensorSource) -> None:
+        self.model = model
+        self._known: dict[tuple[Axis, int], NDArray[np.uint16]] = {}
+
+    def at(self, axis: Axis, place: int) -> NDArray[np.uint16]:
+        """Sketch the rows, or columns, from `place` on, where the other axis has its middle.
+
+        A matrix and its transpose have the same sketches along the axes that correspond.
+        """
+        known = self._known.get((axis, place))
+        if known is None:
+            known = self._known[axis, place] = self._make(axis, place)
+        return known
+
+    def _make(self, axis: Axis, place: int) -> NDArray[np.uint16]:
+        n_other = min(axis.other, _ACROSS)
+        other = (axis.other - n_other) // 2
+        if axis.across:
+            block = self._read(axis, other, n_other, place, axis.along)
+            content = np.ascontiguousarray(block.T)
+        else:
+            content = self._read(axis, place, axis.along, other, n_other)
+        ordered = in_order(content.reshape(-1).view(np.uint8), self.model.tensors[axis.k].dtype)
+        return sketch(ordered[:_BLOCK], _BLOCK)
+
+    def _read(
+        self, axis: Axis, row: int, n_rows: int, column: int, n_columns: int
+    ) -> NDArray[np.unsignedinteger]:
+        item = item_nbytes(self.model.tensors[axis.k].dtype)
+        word = f"<u{item}"
+        pitch = axis.columns * item
+        begin = row * pitch + column * item
+        end = begin + (n_rows - 1) * pitch + n_columns * item
+        if end - begin <= _SPAN_NBYTES:
+            span = self.model.read(axis.k, begin, end)
+            rows = [span[at * pitch :][: n_columns * item] for at in range(n_rows)]
+        else:
+            rows = [
+                self.model.read(axis.k, begin + at * pitch, begin + at * pitch + n_columns * item)
+                for at in range(n_rows)
+            ]
+        return np.concatenate(rows).view(word).reshape(n_rows, n_columns)
+
+
+def similar(one: NDArray[np.uint16], other: NDArray[np.uint16]) -> bool:
+    """Tell whether two sketches are of the same block, but for some training."""
+    n_bits = 16 * len(one)
+    same = n_bits - int(np.bitwise_count(one ^ other).sum())
+    return telling(one) and 100 * same >= _ALIKE * n_bits
+
+
+def telling(one: NDArray[np.uint16]) -> bool:
+    """Tell whether a sketch is that of elements in no order: not constant, not sorted."""
+    n_bits = 16 * len(one)
+    return n_bits < 4 * int(np.bitwise_count(one).sum()) < 3 * n_bits

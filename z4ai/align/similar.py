@@ -1,0 +1,69 @@
+"""Find what is alike among thousands of sketches without comparing each with each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["candidates"]
+
+# Pairs that are listed at most: those of the same word, and all of them.
+_MOST_OF_A_WORD = 64
+_MOST_PAIRS = 1 << 22
+
+
+def candidates(ours: NDArray[np.uint16], theirs: NDArray[np.uint16], most: int) -> list[list[int]]:
+    """List for each sketch those that share most words of sixteen bits with it.
+
+    Unrelated sketches share a word once in 65536; of those of which one bit in ten differs, a
+    word in five is the same.
+
+    Parameters
+    ----------
+    ours, theirs : ndarray of uint16, two-dimensional
+        A row each; as many columns in both.
+    most : int
+        How many to list at most.
+
+    Returns
+    -------
+    list of list of int
+        Rows of `theirs`, the one that shares most first.
+    """
+    n, n_theirs = len(ours), len(theirs)
+    found: list[list[int]] = [[] for _ in range(n)]
+    if not n or not n_theirs:
+        return found
+    limit = max(4, min(_MOST_OF_A_WORD, _MOST_PAIRS // (n * ours.shape[1] + 1)))
+    listed = [_sharing(ours[:, c], theirs[:, c], limit, c) for c in range(ours.shape[1])]
+    pairs, shared = np.unique(np.concatenate(listed), return_counts=True)
+    # By tensor, then by what is shared, then by number.
+    order = np.lexsort((pairs, -shared, pairs // n_theirs))
+    for pair in pairs[order].tolist():
+        mine, other = divmod(pair, n_theirs)
+        if len(found[mine]) < most:
+            found[mine].append(other)
+    return found
+
+
+def _sharing(
+    ours: NDArray[np.uint16], theirs: NDArray[np.uint16], limit: int, turn: int
+) -> NDArray[np.int64]:
+    """List the pairs that share a word, as one number each."""
+    order = np.argsort(theirs, kind="stable")
+    there = theirs[order]
+    left = np.searchsorted(there, ours, "left")
+    n_alike = np.searchsorted(there, ours, "right") - left
+    # Words of what is constant tell nothing.
+    n_alike[(ours == 0) | (ours == 0xFFFF)] = 0
+    taken = np.minimum(n_alike, limit)
+    mine = np.repeat(np.arange(len(ours)), taken)
+    step = np.arange(len(mine)) - np.repeat(np.cumsum(taken) - taken, taken)
+    # Of many that are alike, other ones for every word.
+    at = (step + turn * limit) % np.maximum(n_alike[mine], 1)
+    pairs: NDArray[np.int64] = mine * len(theirs) + order[left[mine] + at]
+    return pairs
