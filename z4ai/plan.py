@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from z4ai.codecs import zstd
 from z4ai.dtypes import BYTES1, BYTES2, OPAQUE, is_auto, resolve
-from z4ai.model import choose_model
 from z4ai.parts import MAX_DEPTH, find_stages
 
 if TYPE_CHECKING:
@@ -214,6 +213,8 @@ def adapt_plan(
             plan = plan._replace(stages=stages, row=row, chunk_nbytes=chunk_nbytes)
         if sure:
             return plan
+    from z4ai.model_choice import choose_model  # noqa: PLC0415 - not for the fastest tier
+
     n = (len(content) if nbytes is None else nbytes) // dtype.width
     model = choose_model(
         content, dtype, shape, n, big_endian=big_endian, thorough=plan.effort == "max"
