@@ -84,13 +84,18 @@ Z4_INLINE void z4_blocks_deal(uint8_t *content, const z4_blocks_format *formats,
     size_t counts[Z4_BLOCKS_KEYS] = {0};
     uint8_t *next[Z4_BLOCKS_KEYS];
     const uint8_t *at = content;
+    size_t total = 0;
     for (size_t r = 0; r < n_runs; r++) {
         size_t n = (size_t)runs[r].count;
-        if (runs[r].format == f)
+        if (runs[r].format == f) {
             for (size_t i = 0; i < n; i++)
                 counts[z4_blocks_key(at + i * size)]++;
+            total += n;
+        }
         at += n * z4_blocks_size(formats + runs[r].format);
     }
+    if (total == 0)
+        return; /* there may be no part at all */
     uint8_t *part = parts[format->part[format->n_fields - 1]];
     for (unsigned k = 0; k < Z4_BLOCKS_KEYS; k++) {
         next[k] = part;

@@ -113,9 +113,8 @@ static int z4_decode_difference(const z4_kernels *k, z4_chunk_job *job, const z4
         } else if (most < apart) {
             impl->restore_near[kind](from, y, t, floats, dst);
         } else {
-            impl->residuals[kind](y, t, s->residuals);
-            impl->take[kind](&bits, y, t, s->residuals);
-            impl->restore[kind](from, s->residuals, t, floats, dst);
+            impl->take[kind](&bits, y, t, s->apart);
+            impl->restore[kind](from, y, s->apart, t, floats, dst);
         }
         z4_xxh3_advance(k->xxh3, hash, content, (i + t) * width);
     }

@@ -18,7 +18,7 @@ typedef struct {
     uint8_t symbols[Z4_SYMBOLS_TILE];
     uint8_t contexts[Z4_SYMBOLS_TILE];
     uint8_t rest[Z4_SYMBOLS_TILE];
-    uint64_t residuals[Z4_SYMBOLS_TILE]; /* of differences, as wide as the elements */
+    uint64_t apart[Z4_SYMBOLS_TILE]; /* bits of differences, numbers as wide as the elements */
     z4_rans_decoder coder;
 } z4_symbols_scratch;
 

@@ -3,19 +3,19 @@
  *
  * Contract of every function of a variant: any alignment of bytes, any count (0 too). Nothing can fail, nothing outside
  * the n elements of a buffer is read or written, and what is read and what is written do not overlap. Every variant
- * gives the same bytes. Residuals and sizes (a residual's distance from zero) are numbers of the width of an element,
+ * gives the same bytes. Sizes (a residual's distance from zero) and bits apart are numbers of the width of an element,
  * modulo 2^W, in arrays aligned for them. Index of a function: log2 of that width.
  *
  * split         n elements and their references -> symbols, sizes.
- * residuals     Of n symbols: right where nothing is set apart, and anything else where something is.
- * restore       n references and residuals -> elements.
- * restore_near  The same from symbols, none of which has bits apart.
+ * restore       n references, symbols and bits apart -> elements.
+ * restore_near  The same of symbols none of which has bits apart.
  * contexts      Of n references: min((class + row) >> shift, most), with class = min(max(top - (magnitude >> below), 0),
  *               255). row and most below 256, shift below 8.
  * raise         The same from classes, which become contexts; row below 128.
  * weigh         Sum of (min(size, 2^43 - 1) << 20) >> min(class >> octave, 63), modulo 2^64. classes NULL: all 0.
  * most          The highest of n symbols.
- * put, take     Bits apart, see z4_difference_bits.h. */
+ * put           Bits apart of n symbols and sizes to a string, see z4_difference_bits.h.
+ * take          Bits apart of n symbols out of a string: a number each. */
 #ifndef Z4_DIFFERENCE_H
 #define Z4_DIFFERENCE_H
 
@@ -25,8 +25,8 @@ typedef struct {
     const char *name;
     void (*split[4])(const uint8_t *content, const uint8_t *reference, size_t n, int floats, uint8_t *symbols,
                      void *sizes);
-    void (*residuals[4])(const uint8_t *symbols, size_t n, void *residuals);
-    void (*restore[4])(const uint8_t *reference, const void *residuals, size_t n, int floats, uint8_t *dst);
+    void (*restore[4])(const uint8_t *reference, const uint8_t *symbols, const void *apart, size_t n, int floats,
+                       uint8_t *dst);
     void (*restore_near[4])(const uint8_t *reference, const uint8_t *symbols, size_t n, int floats, uint8_t *dst);
     void (*contexts[4])(const uint8_t *reference, size_t n, unsigned top, unsigned below, unsigned row, unsigned shift,
                         unsigned most, uint8_t *contexts);
@@ -34,7 +34,7 @@ typedef struct {
     uint8_t (*most)(const uint8_t *symbols, size_t n);
     uint64_t (*weigh[4])(const void *sizes, const uint8_t *classes, size_t n, unsigned octave);
     void (*put[4])(z4_difference_writer *w, const uint8_t *symbols, const void *sizes, size_t n);
-    void (*take[4])(z4_difference_reader *r, const uint8_t *symbols, size_t n, void *residuals);
+    void (*take[4])(z4_difference_reader *r, const uint8_t *symbols, size_t n, void *apart);
 } z4_difference_impl;
 
 /* ---- levels ---- */
@@ -89,10 +89,18 @@ Z4_INLINE uint32_t z4_difference_level8(uint64_t m)
             symbols[i] = (uint8_t)(2 * z4_difference_level##w_(m) - (uint32_t)down);                                  \
         }                                                                                                             \
     }                                                                                                                 \
-    Z4_INLINE t_ z4_difference_near##w_(uint8_t y)                                                                    \
+    Z4_INLINE t_ z4_difference_signed##w_(t_ m, uint8_t y)                                                            \
     {                                                                                                                 \
-        const t_ m = (t_)((unsigned)(y + 1) >> 1), down = (t_)(0 - (t_)(y & 1));                                      \
+        const t_ down = (t_)(0 - (t_)(y & 1));                                                                        \
         return (t_)((t_)(m ^ down) - down);                                                                           \
+    }                                                                                                                 \
+    Z4_INLINE t_ z4_difference_size##w_(uint8_t y, t_ apart)                                                          \
+    {                                                                                                                 \
+        const Z4_DIFFERENCE_SHIFTED##w_ one = 1u << Z4_DIFFERENCE_G##w_;                                              \
+        const Z4_DIFFERENCE_SHIFTED##w_ level = ((Z4_DIFFERENCE_SHIFTED##w_)y + 1) >> 1;                              \
+        const Z4_DIFFERENCE_SHIFTED##w_ octave = level >> Z4_DIFFERENCE_G##w_, bits = octave - (octave > 0);          \
+        const Z4_DIFFERENCE_SHIFTED##w_ top = (level & (one - 1)) + (octave > 0 ? one : 0);                           \
+        return (t_)((t_)(top << bits) + apart);                                                                       \
     }                                                                                                                 \
     Z4_INLINE t_ z4_difference_add##w_(t_ b, t_ r, int floats)                                                        \
     {                                                                                                                 \
@@ -101,26 +109,24 @@ Z4_INLINE uint32_t z4_difference_level8(uint64_t m)
         const t_ past = (t_)((t_)(0 - (t_)(v >> Z4_DIFFERENCE_SIGN##w_)) & rest);                                     \
         return floats ? (t_)(v ^ past ^ (b & sign)) : (t_)(b + r);                                                    \
     }                                                                                                                 \
-    Z4_INLINE void z4_difference_residuals_body##w_(const uint8_t *Z4_RESTRICT symbols, size_t n,                     \
-                                                    t_ *Z4_RESTRICT residuals)                                        \
-    {                                                                                                                 \
-        for (size_t i = 0; i < n; i++)                                                                                \
-            residuals[i] = z4_difference_near##w_(symbols[i]);                                                        \
-    }                                                                                                                 \
     Z4_INLINE void z4_difference_restore_body##w_(const uint8_t *Z4_RESTRICT reference,                               \
-                                                  const t_ *Z4_RESTRICT residuals, size_t n, int floats,              \
-                                                  uint8_t *Z4_RESTRICT dst)                                           \
+                                                  const uint8_t *Z4_RESTRICT symbols, const t_ *Z4_RESTRICT apart,    \
+                                                  size_t n, int floats, uint8_t *Z4_RESTRICT dst)                     \
     {                                                                                                                 \
-        for (size_t i = 0; i < n; i++)                                                                                \
-            store_(dst + w_ * i, z4_difference_add##w_(load_(reference + w_ * i), residuals[i], floats));             \
+        for (size_t i = 0; i < n; i++) {                                                                              \
+            const t_ m = z4_difference_size##w_(symbols[i], apart[i]);                                                \
+            const t_ r = z4_difference_signed##w_(m, symbols[i]);                                                     \
+            store_(dst + w_ * i, z4_difference_add##w_(load_(reference + w_ * i), r, floats));                        \
+        }                                                                                                             \
     }                                                                                                                 \
     Z4_INLINE void z4_difference_restore_near_body##w_(const uint8_t *Z4_RESTRICT reference,                          \
                                                        const uint8_t *Z4_RESTRICT symbols, size_t n, int floats,      \
                                                        uint8_t *Z4_RESTRICT dst)                                      \
     {                                                                                                                 \
-        for (size_t i = 0; i < n; i++)                                                                                \
-            store_(dst + w_ * i,                                                                                      \
-                   z4_difference_add##w_(load_(reference + w_ * i), z4_difference_near##w_(symbols[i]), floats));     \
+        for (size_t i = 0; i < n; i++) {                                                                              \
+            const t_ r = z4_difference_signed##w_((t_)(((unsigned)symbols[i] + 1) >> 1), symbols[i]);                 \
+            store_(dst + w_ * i, z4_difference_add##w_(load_(reference + w_ * i), r, floats));                        \
+        }                                                                                                             \
     }                                                                                                                 \
     Z4_INLINE void z4_difference_contexts_body##w_(const uint8_t *Z4_RESTRICT reference, size_t n, unsigned top,      \
                                                    unsigned below, unsigned row, unsigned shift, unsigned most,       \
@@ -155,29 +161,34 @@ Z4_INLINE uint32_t z4_difference_level8(uint64_t m)
         z4_difference_writer mine = *w;                                                                               \
         for (size_t i = 0; i < n; i += 8) {                                                                           \
             const size_t k = n - i < 8 ? n - i : 8;                                                                   \
-            if (!z4_difference_some_apart(symbols + i, k, Z4_DIFFERENCE_APART##w_))                                   \
+            const uint64_t y = z4_difference_eight(symbols + i, k);                                                   \
+            if (!z4_difference_some_apart(y, Z4_DIFFERENCE_APART##w_))                                                \
                 continue;                                                                                             \
-            for (size_t j = i; j < i + k; j++)                                                                        \
-                z4_difference_write##w_(&mine, z4_difference_bits_of(symbols[j], Z4_DIFFERENCE_G##w_), sizes[j]);     \
+            const uint64_t bits = z4_difference_eight_bits(y, Z4_DIFFERENCE_G##w_);                                   \
+            z4_difference_write_eight##w_(&mine, bits, sizes + i, k);                                                 \
         }                                                                                                             \
         *w = mine;                                                                                                    \
     }                                                                                                                 \
-    Z4_INLINE void z4_difference_take_body##w_(z4_difference_reader *r, const uint8_t *symbols, size_t n,             \
-                                               t_ *residuals)                                                         \
+    Z4_INLINE void z4_difference_take_body##w_(z4_difference_reader *r, const uint8_t *Z4_RESTRICT symbols, size_t n, \
+                                               t_ *Z4_RESTRICT apart)                                                 \
     {                                                                                                                 \
-        uint64_t at = r->at;                                                                                          \
+        const z4_difference_reader mine = *r;                                                                         \
+        uint64_t at = mine.at;                                                                                        \
+        memset(apart, 0, n * sizeof *apart);                                                                          \
         for (size_t i = 0; i < n; i += 8) {                                                                           \
             const size_t k = n - i < 8 ? n - i : 8;                                                                   \
-            if (!z4_difference_some_apart(symbols + i, k, Z4_DIFFERENCE_APART##w_))                                   \
+            const uint64_t y = z4_difference_eight(symbols + i, k);                                                   \
+            if (!z4_difference_some_apart(y, Z4_DIFFERENCE_APART##w_))                                                \
                 continue;                                                                                             \
-            const int near = r->nbytes - (size_t)(at >> 3) < Z4_DIFFERENCE_AHEAD || at >> 3 > r->nbytes;              \
-            for (size_t j = i; j < i + k; j++) {                                                                      \
-                const unsigned bits = z4_difference_bits_of(symbols[j], Z4_DIFFERENCE_G##w_);                         \
-                const uint64_t x = near ? z4_difference_read_near(r, at, bits) : z4_difference_read##w_(r, at, bits); \
-                const t_ down = (t_)(0 - (t_)(symbols[j] & 1));                                                       \
-                const t_ m = (t_)(z4_difference_least(symbols[j], bits, Z4_DIFFERENCE_G##w_) + x);                    \
-                at += bits;                                                                                           \
-                residuals[j] = (t_)((t_)(m ^ down) - down);                                                           \
+            const uint64_t bits = z4_difference_eight_bits(y, Z4_DIFFERENCE_G##w_);                                   \
+            if (Z4_LIKELY(k == 8 && at >> 3 < mine.nbytes && mine.nbytes - (size_t)(at >> 3) >= Z4_DIFFERENCE_AHEAD)) { \
+                at = z4_difference_read_eight##w_(&mine, at, bits, apart + i);                                        \
+            } else {                                                                                                  \
+                for (size_t j = 0; j < k; j++) {                                                                      \
+                    const unsigned b = (unsigned)(bits >> (8 * j) & 255);                                             \
+                    apart[i + j] = (t_)z4_difference_read_near(&mine, at, b);                                         \
+                    at += b;                                                                                          \
+                }                                                                                                     \
             }                                                                                                         \
         }                                                                                                             \
         r->at = at;                                                                                                   \
@@ -185,6 +196,11 @@ Z4_INLINE uint32_t z4_difference_level8(uint64_t m)
 
 Z4_INLINE uint8_t z4_load8(const void *p) { return *(const uint8_t *)p; }
 Z4_INLINE void z4_store8(void *p, uint8_t v) { *(uint8_t *)p = v; }
+/* What shifts are made in: no vectors have all of them for less than 32 bits. */
+#define Z4_DIFFERENCE_SHIFTED1 uint32_t
+#define Z4_DIFFERENCE_SHIFTED2 uint32_t
+#define Z4_DIFFERENCE_SHIFTED4 uint32_t
+#define Z4_DIFFERENCE_SHIFTED8 uint64_t
 /* What classes are reckoned in: wide enough for a magnitude and for a top of 16 bits. */
 #define Z4_DIFFERENCE_WORD1 uint16_t
 #define Z4_DIFFERENCE_WORD2 uint16_t
@@ -206,17 +222,13 @@ Z4_DIFFERENCE_BODIES(8, uint64_t, z4_load64, z4_store64)
         else                                                                                                          \
             z4_difference_split_body##w_(content, reference, n, 0, symbols, (t_ *)sizes);                             \
     }                                                                                                                 \
-    target_ static void z4_difference_residuals##w_##_##isa_(const uint8_t *symbols, size_t n, void *residuals)       \
-    {                                                                                                                 \
-        z4_difference_residuals_body##w_(symbols, n, (t_ *)residuals);                                                \
-    }                                                                                                                 \
-    target_ static void z4_difference_restore##w_##_##isa_(const uint8_t *reference, const void *residuals, size_t n, \
-                                                           int floats, uint8_t *dst)                                  \
+    target_ static void z4_difference_restore##w_##_##isa_(const uint8_t *reference, const uint8_t *symbols,          \
+                                                           const void *apart, size_t n, int floats, uint8_t *dst)     \
     {                                                                                                                 \
         if (floats)                                                                                                   \
-            z4_difference_restore_body##w_(reference, (const t_ *)residuals, n, 1, dst);                              \
+            z4_difference_restore_body##w_(reference, symbols, (const t_ *)apart, n, 1, dst);                         \
         else                                                                                                          \
-            z4_difference_restore_body##w_(reference, (const t_ *)residuals, n, 0, dst);                              \
+            z4_difference_restore_body##w_(reference, symbols, (const t_ *)apart, n, 0, dst);                         \
     }                                                                                                                 \
     target_ static void z4_difference_restore_near##w_##_##isa_(const uint8_t *reference, const uint8_t *symbols,     \
                                                                 size_t n, int floats, uint8_t *dst)                   \
@@ -244,9 +256,9 @@ Z4_DIFFERENCE_BODIES(8, uint64_t, z4_load64, z4_store64)
         z4_difference_put_body##w_(w, symbols, (const t_ *)sizes, n);                                                 \
     }                                                                                                                 \
     target_ static void z4_difference_take##w_##_##isa_(z4_difference_reader *r, const uint8_t *symbols, size_t n,    \
-                                                        void *residuals)                                              \
+                                                        void *apart)                                                  \
     {                                                                                                                 \
-        z4_difference_take_body##w_(r, symbols, n, (t_ *)residuals);                                                  \
+        z4_difference_take_body##w_(r, symbols, n, (t_ *)apart);                                                      \
     }
 
 #define Z4_DIFFERENCE_VARIANT(isa_, target_)                                                                          \
@@ -285,7 +297,6 @@ Z4_DIFFERENCE_VARIANT(avx512, Z4_TARGET_AVX512)
     {                                                                                                                 \
         #isa_,                                                                                                        \
         Z4_DIFFERENCE_EACH(split, isa_),                                                                              \
-        Z4_DIFFERENCE_EACH(residuals, isa_),                                                                          \
         Z4_DIFFERENCE_EACH(restore, isa_),                                                                            \
         Z4_DIFFERENCE_EACH(restore_near, isa_),                                                                       \
         Z4_DIFFERENCE_EACH(contexts, isa_),                                                                           \

@@ -117,12 +117,11 @@ static int z4_difference_merge_all(const z4_difference_impl *impl, int kind, int
 {
     const size_t width = (size_t)1 << kind;
     z4_difference_reader reader = {bits, nbytes, 0};
-    uint64_t residuals[Z4_DIFFERENCE_TILE];
+    uint64_t apart[Z4_DIFFERENCE_TILE];
     for (size_t i = 0; i < n; i += Z4_DIFFERENCE_TILE) {
         const size_t t = n - i < Z4_DIFFERENCE_TILE ? n - i : Z4_DIFFERENCE_TILE;
-        impl->residuals[kind](symbols + i, t, residuals);
-        impl->take[kind](&reader, symbols + i, t, residuals);
-        impl->restore[kind](reference + i * width, residuals, t, floats, content + i * width);
+        impl->take[kind](&reader, symbols + i, t, apart);
+        impl->restore[kind](reference + i * width, symbols + i, apart, t, floats, content + i * width);
     }
     return z4_difference_read_all(&reader);
 }
