@@ -152,7 +152,7 @@ def test_the_command_says_what_it_took_a_file_for(
     path, packed = tmp_path / "model.gguf", tmp_path / "model.gguf.z4ai"
     path.write_bytes(mixture(32, 256))
     assert command(["compress", str(path)]) == 0
-    assert "taken for gguf" in capsys.readouterr().out
+    assert "taken for gguf" in capsys.readouterr().err
     assert command(["info", str(packed)]) == 0
     told = capsys.readouterr().out
     assert "opaque, in blocks" in told
