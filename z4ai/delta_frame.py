@@ -306,24 +306,32 @@ class _DeltaEncoder:
             sizes[w, way.number] = way.jobs["encoded_nbytes"]
             transforms[w, way.number] = way.jobs["layout"]
         header = self._header
-        records = {"difference_record": self._model, "model_record": self._scratch_model}
-        for field, model in records.items():
-            if model is None:
-                continue
-            needed = (
-                np.isin(transforms, list(DIFFERENCE_WIDTHS))
-                if field == "difference_record"
-                else (transforms >= SYMBOLS1) & (transforms < FIRST_PARTS)
-            )
-            without = np.where(needed, _NEVER, sizes)
-            record_nbytes = len(model.record) + frame.RECORD_HEADER_NBYTES
-            if without.min(0).max(initial=0) < _NEVER and (
-                without.min(0).sum() <= sizes.min(0).sum() + record_nbytes
-            ):
-                sizes = without
-            elif (needed & (sizes == sizes.min(0))).any():
-                header = header._replace(**{field: model.record})
+        if self._model is not None:
+            needed = np.isin(transforms, list(DIFFERENCE_WIDTHS))
+            sizes, pays = _spare(sizes, needed, self._model)
+            if pays:
+                header = header._replace(difference_record=self._model.record)
+        if self._scratch_model is not None:
+            needed = (transforms >= SYMBOLS1) & (transforms < FIRST_PARTS)
+            sizes, pays = _spare(sizes, needed, self._scratch_model)
+            if pays:
+                header = header._replace(model_record=self._scratch_model.record)
         return _write(header, [_pick(ways[w], k) for k, w in enumerate(np.argmin(sizes, 0))])
+
+
+def _spare(
+    sizes: NDArray[np.int64], needed: NDArray[np.bool_], model: Model
+) -> tuple[NDArray[np.int64], bool]:
+    """Do without a model where its record takes more than it saves; -> sizes, whether it stays.
+
+    sizes : of each chunk in each way. needed : where the model is.
+    """
+    without = np.where(needed, _NEVER, sizes)
+    record_nbytes = len(model.record) + frame.RECORD_HEADER_NBYTES
+    least = without.min(0)
+    if least.max(initial=0) < _NEVER and least.sum() <= sizes.min(0).sum() + record_nbytes:
+        return without, False
+    return sizes, bool((needed & (sizes == sizes.min(0))).any())
 
 
 def _pick(way: _Way, k: int) -> tuple[np.void, NDArray[np.uint8]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -274,9 +273,9 @@ def test_the_bytes_do_not_depend_on_threads_or_instructions(tmp_path: Any) -> No
 
 
 @pytest.fixture(scope="module")
-def small() -> Iterator[tuple[bytes, bytes, bytes]]:
+def small() -> tuple[bytes, bytes, bytes]:
     base, content = trained(700, "bf16")
-    yield z4ai.compress_delta(content, base, dtype="bf16"), base, content
+    return z4ai.compress_delta(content, base, dtype="bf16"), base, content
 
 
 def test_a_wrong_reference_is_refused_before_anything_is_written(
