@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from z4ai.align.elements import castable, n_items
-from z4ai.align.matrices import Axis, Blocks, axes_of, can_turn, similar, telling
+from z4ai.align.matrices import Axis, Blocks, axes_of, can_turn, line_of, similar, telling
 from z4ai.align.pieces import MAX_PIECES, Alignment, Piece
 from z4ai.align.samples import kind_of
 from z4ai.align.similar import candidates
@@ -123,8 +123,10 @@ class Cuts:
         there = [(axis, p) for axis in theirs for p in _places(axis, lengths[0])]
         hit = self._match(places, there)
         # A second look where only parts were found: such as heads of several tensors in turn.
-        missing = [axis for axis in ours if 0 < self._covered(axis) < axis.length - axis.along]
-        for axis in missing:
+        parts = {axis.length for axis in ours if 0 < self._covered(axis) < axis.length - axis.along}
+        for axis in ours:
+            if axis.length not in parts or self._covered(axis) >= axis.length - axis.along:
+                continue
             places = [(axis, p) for p in _dense(axis) if self._is_free(axis, p)]
             more = self._match(places, there)
             dense = [(source, p) for source in sorted(hit | more) for p in _dense(source)]
@@ -172,7 +174,14 @@ class Cuts:
         places = sorted(probes)
 
         def agrees(place: int) -> bool:
-            return similar(self._target.at(axis, place), self._base.at(source, place - shift))
+            block = self._target.at(axis, place)
+            return telling(block) and similar(block, self._base.at(source, place - shift))
+
+        n = line_of(axis, source)
+
+        def agrees_alone(place: int) -> bool:
+            ours = self._target.line(axis, place, n)
+            return similar(ours, self._base.line(source, place - shift, n))
 
         good = [agrees(place) for place in places]
         i = 0
@@ -183,12 +192,14 @@ class Cuts:
             begin = places[i]
             if i:
                 begin = _edge(places[i - 1], begin, agrees)
+                begin = _trim(begin, axis.along if n else 0, 1, agrees_alone)
             while i + 1 < len(places) and good[i + 1]:
                 i += 1
-            end = places[i]
+            end = places[i] + axis.along
             if i + 1 < len(places):
-                end = _edge(places[i + 1], end, agrees)
-            self._add(axis, Stretch(begin, end + axis.along, source, shift))
+                end = _edge(places[i + 1], places[i], agrees) + axis.along
+                end = _trim(end - 1, axis.along if n else 0, -1, agrees_alone) + 1
+            self._add(axis, Stretch(begin, end, source, shift))
             i += 1
 
     def _add(self, axis: Axis, stretch: Stretch) -> None:
@@ -251,6 +262,15 @@ def _edge(bad: int, good: int, agrees: Callable[[int], bool]) -> int:
         else:
             bad = middle
     return good
+
+
+def _trim(place: int, most: int, step: int, agrees: Callable[[int], bool]) -> int:
+    """Leave out what a block at an edge has beyond it: its own rows do not agree."""
+    for _ in range(most):
+        if agrees(place):
+            break
+        place += step
+    return place
 
 
 def _places(axis: Axis, lengths: Sequence[int]) -> list[int]:

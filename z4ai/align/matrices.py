@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from z4ai.align.source import TensorSource
     from z4ai.container.st_header import Tensor
 
-__all__ = ["Axis", "Blocks", "axes_of", "similar", "telling"]
+__all__ = ["Axis", "Blocks", "axes_of", "can_turn", "line_of", "similar", "telling"]
 
 # A block has this many elements, if it is not of a vector, and at most so many across.
 _BLOCK = 256
 _ACROSS = 16
 _OF_VECTOR = 128
+# A single row has more of them, a single column fewer: each of its elements is read apart.
+_OF_ROW = 256
+_OF_COLUMN = 64
+_FEWEST_OF_LINE = 32
 # Rows that lie together are read at once up to this many bytes.
 _SPAN_NBYTES = 1 << 16
 # Bits in a hundred that agree in what is alike: eight deviations from chance at 128 bits.
@@ -98,14 +102,21 @@ class Blocks:
             known = self._known[axis, place] = self._make(axis, place)
         return known
 
-    def _make(self, axis: Axis, place: int) -> NDArray[np.uint16]:
-        n_other = min(axis.other, _ACROSS)
+    def line(self, axis: Axis, place: int, n: int) -> NDArray[np.uint16]:
+        """Sketch `n` elements of a single row or column."""
+        return self._make(axis, place, 1, n)
+
+    def _make(
+        self, axis: Axis, place: int, along: int | None = None, n_other: int | None = None
+    ) -> NDArray[np.uint16]:
+        along = axis.along if along is None else along
+        n_other = min(axis.other, _ACROSS) if n_other is None else n_other
         other = (axis.other - n_other) // 2
         if axis.across:
-            block = self._read(axis, other, n_other, place, axis.along)
+            block = self._read(axis, other, n_other, place, along)
             content = np.ascontiguousarray(block.T)
         else:
-            content = self._read(axis, place, axis.along, other, n_other)
+            content = self._read(axis, place, along, other, n_other)
         ordered = in_order(content.reshape(-1).view(np.uint8), self.model.tensors[axis.k].dtype)
         return sketch(ordered[:_BLOCK], _BLOCK)
 
@@ -128,11 +139,17 @@ class Blocks:
         return np.concatenate(rows).view(word).reshape(n_rows, n_columns)
 
 
+def line_of(axis: Axis, source: Axis) -> int:
+    """Choose of how many elements a row or column is told; 0 if it is too short."""
+    n = min(axis.other, _OF_COLUMN if axis.across or source.across else _OF_ROW)
+    return n if n >= _FEWEST_OF_LINE else 0
+
+
 def similar(one: NDArray[np.uint16], other: NDArray[np.uint16]) -> bool:
-    """Tell whether two sketches are of the same block, but for some training."""
+    """Tell whether two sketches are of the same elements, but for some training."""
     n_bits = 16 * len(one)
     same = n_bits - int(np.bitwise_count(one ^ other).sum())
-    return telling(one) and 100 * same >= _ALIKE * n_bits
+    return 100 * same >= _ALIKE * n_bits
 
 
 def telling(one: NDArray[np.uint16]) -> bool:
