@@ -193,7 +193,7 @@ CHUNKS: dict[str, tuple[dict[str, Any], Any]] = {
     "transform 7": ({"transform": 7}, errors.CorruptError),  # there is no model, nor its width
     "transform 12": ({"transform": 12}, errors.UnsupportedCodecError),
     "transform 15": ({"transform": 15}, errors.UnsupportedCodecError),
-    "transform 20": ({"transform": 20}, errors.UnsupportedCodecError),
+    "transform 21": ({"transform": 21}, errors.UnsupportedCodecError),
     "transform 255": ({"transform": 255}, errors.UnsupportedCodecError),
     "transform of another width": ({"transform": 5}, errors.CorruptError),
     "no streams": ({"n_streams": 0}, errors.CorruptError),
