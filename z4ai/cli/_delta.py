@@ -149,13 +149,19 @@ def _named_base(base: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _opened_model(bases: list[str], file: Any, threads: int | None) -> Iterator[Any]:
     """Open the base of a model delta: a path, or a reader where it is a delta itself."""
-    from z4ai.model_delta import DeltaReader  # noqa: PLC0415 - as above
+    from z4ai import model_delta  # noqa: PLC0415 - as above
 
     with contextlib.ExitStack() as stack:
         paths = [stack.enter_context(_files.input_path(bases[0], file)), *bases[1:]]
+        for k, path in enumerate(paths):
+            with _files.input_file(path) as (_, kind, _):
+                if (kind == MODEL_DELTA) != (k < len(bases) - 1):
+                    lacks = "is a model delta: its own base must stand behind it"
+                    msg = lacks if kind == MODEL_DELTA else "is no model delta: no base behind it"
+                    raise UsageError(f"{bases[k]}: {msg}")
         model: Any = paths.pop()
         while paths:
-            model = stack.enter_context(DeltaReader.open(paths.pop(), model, threads=threads))
+            model = stack.enter_context(model_delta.open(paths.pop(), model, threads=threads))
         yield model
 
 
@@ -168,14 +174,14 @@ def decoded(
             blob = _files.mapped(file)
             content = decompress_delta(blob, _only(bases, base_file), threads=threads)
             return len(content), memoryview(blob).nbytes
-        from z4ai.model_delta import DeltaReader  # noqa: PLC0415 - as above
+        from z4ai import model_delta  # noqa: PLC0415 - as above
 
         with (
             _files.input_path(name, file) as path,
             _opened_model(bases, base_file, threads) as model,
-            DeltaReader.open(path, model, threads=threads) as reader,
+            model_delta.open(path, model, threads=threads) as reader,
         ):
-            reader.verify(threads=threads)
+            reader.verify()
             return reader.original_nbytes, reader.compressed_nbytes
 
 

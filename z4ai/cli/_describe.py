@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from z4ai import codec
+from z4ai import frame_info
 from z4ai._wire import FORMAT_VERSION
 from z4ai.cli import _files, _models, _show
 from z4ai.cli._files import CONTAINER, CONTAINERS, DELTA, DELTAS, FRAME, MODEL_DELTA, SAFETENSORS
@@ -32,10 +32,10 @@ def info(args: argparse.Namespace, name: str, *, only: Collection[str] = _KINDS)
         if kind in (CONTAINER, MODEL_DELTA):
             with _files.input_path(name, file) as path:
                 return _model_info(name, kind, path)
-        return _frame_info(name, kind, codec.info(_files.mapped(file)))
+        return _frame_info(name, kind, frame_info.info(_files.mapped(file)))
 
 
-def _frame_info(name: str, kind: str, found: codec.FrameInfo) -> Result:
+def _frame_info(name: str, kind: str, found: frame_info.FrameInfo) -> Result:
     record = {"container": CONTAINERS[kind], **found._asdict()}
     record |= stats_of(record.pop("content_nbytes"), record.pop("encoded_nbytes"))
     record["planes"] = [plane._asdict() | {"ratio": plane.ratio} for plane in found.planes]
@@ -89,7 +89,7 @@ def _frame_info(name: str, kind: str, found: codec.FrameInfo) -> Result:
     return Result(record, show)
 
 
-def _coding(found: codec.FrameInfo) -> Iterator[tuple[str, str]]:
+def _coding(found: frame_info.FrameInfo) -> Iterator[tuple[str, str]]:
     """Say how the chunks of a frame are coded, beside their planes and parts."""
     if found.transforms:
         yield "transforms", _times(found.transforms)

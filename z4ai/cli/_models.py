@@ -80,14 +80,14 @@ def _container(path: str) -> Model:
 
 def _model_delta(path: str) -> Model:
     from z4ai.container.source import open_source  # noqa: PLC0415 - costs import time
-    from z4ai.deltas.stats import way_names  # noqa: PLC0415
+    from z4ai.deltas.stats import describe, way_names  # noqa: PLC0415
     from z4ai.deltas.z4dm import parse_model_delta  # noqa: PLC0415
     from z4ai.options import resolve_limits  # noqa: PLC0415
 
     source = open_source(path)
     try:
         found = parse_model_delta(source, resolve_limits(None))
-        nbytes = source.nbytes
+        stats = describe(found, source.nbytes)
     finally:
         source.close()
     tensors = found.header.tensors
@@ -97,14 +97,12 @@ def _model_delta(path: str) -> Model:
         _row(t.name, t.dtype, t.shape, t.nbytes, share, way=way)
         for t, share, way in zip(tensors, encoded, ways, strict=True)
     ]
-    counts = Counter(ways)
     digest = f"{found.ends.base_digest:032x}"
-    more = {"ways": dict(counts), "base_bytes": found.ends.base_nbytes, "base_digest": digest}
+    more = {"base_bytes": found.ends.base_nbytes, "base_digest": digest}
     told = [
-        ("ways", ", ".join(f"{way} x {n}" for way, n in counts.items())),
+        ("ways", ", ".join(f"{way} x {n}" for way, n in Counter(ways).items())),
         ("base", f"{_show.exact(found.ends.base_nbytes)} of tensors, XXH3-128 {digest}"),
     ]
-    stats = stats_of(found.original_nbytes, nbytes)
     return Model(rows, found.header.metadata, stats, more, told)
 
 
