@@ -34,7 +34,7 @@ _SAMPLE_NBYTES = 1 << 17
 _BEHIND_PERCENT = 115
 # Of a chunk of blocks, what the Zstandard library makes of pieces of it: it must be this much
 # larger for blocks to be taken without trying.
-_PIECES, _PIECE_NBYTES = 8, 1 << 15
+_PIECES, _PIECE_NBYTES = 4, 1 << 15
 _SURE_PERCENT = 110
 
 

@@ -194,7 +194,7 @@ class _Sampler:
 
     def fold_of(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What symbols weigh: about four steps an octave of magnitude."""
-        return symbols if self.fold is None else self.fold[symbols]
+        return symbols if self.fold is None else self.fold.take(symbols)
 
     def _choose_base(self, dtype: DType) -> int:
         """Choose the window by the fields of a few elements: as many as can be within it."""
@@ -333,7 +333,8 @@ def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int, n: int) -> 
         shift = draft.shift
         context = np.minimum(np.arange(len(fine)) >> shift, draft.n_contexts - 1)
         counts = np.zeros((draft.n_contexts, 256), np.uint64)
-        np.add.at(counts, context, fine)
+        starts = np.flatnonzero(np.diff(context, prepend=-1))
+        counts[: len(starts)] = np.add.reduceat(fine, starts, dtype=np.uint64)
     tables, rare, escape = tables_of(counts, complete=complete)
     has = (ROWS if classes.rows is not None else 0) | (
         COLUMNS if classes.columns is not None else 0
