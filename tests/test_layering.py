@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+
+import z4ai
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "z4ai"
@@ -23,6 +26,10 @@ FREE = frozenset(sys.stdlib_module_names) | {"numpy", "cython", "libc", "cpython
 TYPING = frozenset({"typing_extensions"})
 # Imported inside functions only: optional, or only needed to draw.
 DEFERRED = frozenset({"brotli", "rich", "tqdm", "torch", "safetensors"})
+# What `import z4ai` takes along: enough to load, and to say what is wrong. All else is imported
+# when it is first asked for.
+EAGER = {"_buffers", "_fast", "_wire", "codec", "codecs", "copies", "decoder", "dtypes", "errors"}
+EAGER |= {"frame", "model", "options"}
 
 
 class Import(NamedTuple):
@@ -203,6 +210,48 @@ def test_importing_z4ai_imports_nothing_deferred() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == []
+
+
+def run_python(code: str) -> list[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_importing_z4ai_imports_what_loading_needs_alone() -> None:
+    loaded = run_python("import sys, z4ai; print(*sys.modules)")
+    rooms = {room_of(name) for name in loaded if name.startswith("z4ai.")}
+    assert rooms == EAGER
+    assert not {"zstandard", "ml_dtypes", "concurrent.futures"} & set(loaded)
+
+
+def test_loading_a_frame_imports_nothing_that_makes_one() -> None:
+    code = (
+        "import sys, z4ai; z4ai.decompress(bytes.fromhex(sys.argv[1]))\n"
+        "print(*(m for m in sys.modules if m.startswith('z4ai.')))"
+    )
+    weights = np.random.default_rng(1).normal(size=1 << 14).astype(np.float16)
+    blob = z4ai.compress(weights, dtype="fp16")
+    assert z4ai.info(blob).model is not None
+    command = [sys.executable, "-c", code, blob.hex()]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert {room_of(name) for name in loaded} == EAGER
+
+
+def test_the_fastest_tier_chooses_no_model() -> None:
+    code = "import sys, z4ai; z4ai.compress(bytes(1 << 16), dtype='bf16', effort={!r})\n"
+    code += "print('z4ai.model_choice' in sys.modules)"
+    assert run_python(code.format("fast")) == ["False"]
+    assert run_python(code.format("balanced")) == ["True"]
+
+
+def test_every_public_name_is_there_however_it_is_asked_for() -> None:
+    asked = "import z4ai; print(*(n for n in z4ai.__all__ if getattr(z4ai, n, None) is not None))"
+    assert run_python(asked) == z4ai.__all__
+    assert set(run_python("import z4ai; print(*dir(z4ai))")) >= set(z4ai.__all__)
+    star = "from z4ai import *; print(*globals())"
+    assert set(run_python(star)) >= set(z4ai.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'compres'"):
+        z4ai.compres  # noqa: B018 - what it says is the test
 
 
 def test_every_room_has_its_row_in_the_page() -> None:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from z4ai import errors
-from z4ai.array import compress_array, decompress_array
-from z4ai.codec import (
-    CopiesInfo,
-    FrameInfo,
-    ModelInfo,
-    PartInfo,
-    PlaneInfo,
-    ReferenceInfo,
-    compress,
-    compress_bound,
-    decompress,
-    info,
-    peek_is_z4ai,
-)
-from z4ai.delta import compress_delta, decompress_delta
+from z4ai.codec import compress, compress_bound, decompress, peek_is_z4ai
 from z4ai.dtypes import dtype_width
 from z4ai.options import Limits
-from z4ai.stream import compress_stream, decompress_stream
+
+if TYPE_CHECKING:
+    from z4ai.array import compress_array, decompress_array
+    from z4ai.delta import compress_delta, decompress_delta
+    from z4ai.frame_info import (
+        CopiesInfo,
+        FrameInfo,
+        ModelInfo,
+        PartInfo,
+        PlaneInfo,
+        ReferenceInfo,
+        info,
+    )
+    from z4ai.stream import compress_stream, decompress_stream
 
 __all__ = [
     "CopiesInfo",
@@ -47,3 +48,35 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Imported when they are first asked for: not every process needs them.
+_LATER = {
+    "array": ("compress_array", "decompress_array"),
+    "delta": ("compress_delta", "decompress_delta"),
+    "frame_info": (
+        "CopiesInfo",
+        "FrameInfo",
+        "ModelInfo",
+        "PartInfo",
+        "PlaneInfo",
+        "ReferenceInfo",
+        "info",
+    ),
+    "stream": ("compress_stream", "decompress_stream"),
+}
+_MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module  # noqa: PLC0415 - see above
+
+    found: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

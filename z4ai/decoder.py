@@ -15,7 +15,6 @@ from z4ai.copies import expand
 from z4ai.dtypes import OPAQUE, XOR, dtype_of_code
 from z4ai.errors import CorruptError, LimitError, TruncatedError
 from z4ai.options import Limits
-from z4ai.parts import MAX_DEPTH, join_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -268,6 +267,8 @@ def _unmask(
 
 def _join(encoded: NDArray[np.uint8], content: NDArray[np.uint8], job: np.void, depth: int) -> None:
     """Restore a chunk that is made of parts."""
+    from z4ai.parts import MAX_DEPTH, join_chunk  # noqa: PLC0415 - few frames have such chunks
+
     buf = encoded.data
     offset = int(job["encoded_offset"])
     if depth >= MAX_DEPTH:

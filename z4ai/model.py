@@ -17,7 +17,7 @@ from z4ai.errors import CorruptError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Model", "ModelInfo", "describe_model", "parse_model"]
+__all__ = ["Model", "parse_model"]
 
 FIXED = Struct("<HBB")
 # z4_model of z4_model.h.
@@ -43,31 +43,6 @@ class Model(NamedTuple):
 
     record: bytes
     block: NDArray[np.uint8]
-
-
-class ModelInfo(NamedTuple):
-    """What the chunks of symbols of a frame share.
-
-    Attributes
-    ----------
-    n_contexts : int
-        Tables of symbols.
-    period : int
-        Elements of a row, as the contexts see them; 0 where there are neither rows nor columns.
-    rows, columns : bool
-        Whether rows and columns have classes that contexts follow from.
-    """
-
-    n_contexts: int
-    period: int
-    rows: bool
-    columns: bool
-
-
-def describe_model(block: NDArray[np.uint8]) -> ModelInfo:
-    """Tell what is in a model that has been parsed."""
-    _, count, period, _, has, *_ = BLOCK.unpack_from(block)
-    return ModelInfo(count, period, bool(has & ROWS), bool(has & COLUMNS))
 
 
 def parse_model(record: memoryview, offset: int) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from z4ai._fast import _threads, chunks, hashing
-from z4ai.codecs import BROTLI, STORE, ZSTD, brotli, zstd
+from z4ai.codecs import BROTLI, STORE, ZSTD
 from z4ai.dtypes import BYTES1
 from z4ai.errors import ChecksumError, CorruptError, FormatError
 
@@ -91,6 +91,7 @@ def encode_library_run(
     levels : each is tried; none stores. long : large chunks are also searched for distant matches,
     and the highest levels followed by what else the costly coders have.
     """
+    from z4ai.codecs import zstd  # noqa: PLC0415 - as in _decode_by_library
 
     def encode_one(job: np.void) -> tuple[int, NDArray[np.uint8], int]:
         begin = int(job["content_offset"])
@@ -243,6 +244,8 @@ def _decode_by_library(
 
     The kernels get a copy of the chunk with the plain bytes of such streams behind it.
     """
+    from z4ai.codecs import brotli, zstd  # noqa: PLC0415 - with libraries, and rarely needed
+
     begin, nbytes = int(job["encoded_offset"]), int(job["encoded_nbytes"])
     parts = [encoded[begin : begin + nbytes]]
     row = np.array([job])
