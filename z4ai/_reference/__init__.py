@@ -10,6 +10,8 @@ Entry points
 ------------
 :func:`decode_frame`
     A whole ``Z4AI`` frame: content, header facts and chunks; ``.array()`` gives the array back.
+:func:`decode_delta`
+    A whole ``Z4DL`` frame, beside its reference.
 :func:`decode_array`
     The array of an ``array`` frame.
 :func:`parse_header`
@@ -21,13 +23,22 @@ Entry points
 :func:`restore`
     The ``.safetensors`` file of a container.
 
-One page each: ``frame`` and ``zstn`` here; ``planes``, ``symbols``, ``contexts``, ``zstd_literals``
-and ``xxh3`` are what they stand on, and a module for each transform whose chunks are made of parts.
+One page each: ``frame`` and ``zstn`` here; ``planes``, ``symbols``, ``difference``, ``contexts``,
+``zstd_literals`` and ``xxh3`` are what they stand on, and a module for each transform whose chunks
+are made of parts.
 """
 
 from __future__ import annotations
 
-from .frame import Frame, Header, decode_array, decode_frame, find_chunks, parse_header
+from .frame import (
+    Frame,
+    Header,
+    decode_array,
+    decode_delta,
+    decode_frame,
+    find_chunks,
+    parse_header,
+)
 from .zstn import Container, Tensor, open_container, restore
 
 __all__ = [
@@ -36,6 +47,7 @@ __all__ = [
     "Header",
     "Tensor",
     "decode_array",
+    "decode_delta",
     "decode_frame",
     "find_chunks",
     "open_container",

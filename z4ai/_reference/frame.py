@@ -1,5 +1,7 @@
 """The frame ``Z4AI``: docs/format/frame.md in plain Python, in its order and with its names.
 
+And the delta frame ``Z4DL``: docs/format/delta.md.
+
 Every rule of the page is one ``if`` here. The whole frame and the whole content are held in memory,
 and nothing is done twice to be fast.
 """
@@ -15,15 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import planes, repeats, symbols, zstd_literals
+from . import difference, planes, repeats, symbols, zstd_literals
 from .wire import read_varint, take
-from .xxh3 import xxh3_64
+from .xxh3 import xxh3_64, xxh3_128
 
 Bytes = bytes | bytearray | memoryview
 
 # --- docs/format/ids.md ---------------------------------------------------------------------------
 
 MAGIC = b"Z4AI"
+DELTA_MAGIC = b"Z4DL"
 END_MAGIC = b"IA4Z"
 VERSION = 16
 
@@ -90,9 +93,10 @@ CODECS = {
     BROTLI: "brotli",
 }
 
-MODEL, COPIES = 1, 2
-#: Table records that this reader understands.
+MODEL, COPIES, REFERENCE, DIFFERENCE = 1, 2, 3, 4
+#: Table records that this reader understands: of a frame, and of a delta frame.
 TABLE_KINDS = frozenset({MODEL, COPIES})
+DELTA_TABLE_KINDS = frozenset({MODEL, REFERENCE, DIFFERENCE})
 FIRST_SKIPPABLE_KIND = 32768
 
 #: Names of NumPy and ml_dtypes for the dtype codes, where the two differ from ours.
@@ -125,12 +129,21 @@ _ML_DTYPES_NAMES = {
 MAX_CHUNK_NBYTES = 1 << 26
 MAX_NDIM = 64
 MIN_CHUNK_ENCODED_NBYTES = 26
+MIN_DELTA_CHUNK_ENCODED_NBYTES = 20
 MAX_CHUNK_GROWTH = 1 << 16
 MAX_ZSTD_WINDOW = 1 << 27
 MAX_PARTS = 8
 MAX_DEPTH = 2
 
 # --- What a frame says ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A table record of kind 3."""
+
+    nbytes: int
+    digest: int
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,9 @@ class Header:
     tables: tuple[tuple[int, bytes], ...]  #: (kind, bytes) of each record, skipped ones too
     model: symbols.Model | None  #: what the table record of that kind says
     copies: tuple[repeats.Copy, ...]  #: likewise; none without the record
+    delta: bool  #: what follows only delta frames have
+    reference: Reference | None
+    difference: difference.Model | None
     checksum: int
     nbytes: int  #: size of the header, its checksum included
 
@@ -232,9 +248,33 @@ def decode_frame(frame: Bytes, *, alone: bool = True) -> Frame:
     return _decode_frame(bytes(frame), alone, 0)
 
 
-def _decode_frame(data: bytes, alone: bool, depth: int) -> Frame:
+def decode_delta(frame: Bytes, reference: Bytes, *, alone: bool = True) -> Frame:
+    """Decode a delta frame beside its reference, as `decode_frame`.
+
+    Parameters
+    ----------
+    frame
+        The bytes of the frame.
+    reference
+        What it was made against.
+    alone
+        It stands alone: not within a model delta, nothing behind it.
+    """
+    data, beside = bytes(frame), bytes(reference)
+    header = parse_header(data, delta=True)
+    if alone:
+        if header.reference is None:
+            raise ValueError("a delta frame that does not tell of its reference")
+        if header.reference != Reference(len(beside), xxh3_128(beside)):
+            raise ValueError("the reference is another one")
+    elif header.reference is not None:
+        raise ValueError("a delta frame within another file that tells of its reference")
+    return _decode_frame(data, alone, 0, beside)
+
+
+def _decode_frame(data: bytes, alone: bool, depth: int, reference: bytes | None = None) -> Frame:
     """Decode a frame within `depth` others."""
-    header = parse_header(data)
+    header = parse_header(data, delta=reference is not None)
     chunks, end = _parse_chunks(data, header)
     if header.streamed or len(chunks) > 1:
         end = _parse_trailer(data, end, header, chunks)
@@ -243,7 +283,7 @@ def _decode_frame(data: bytes, alone: bool, depth: int) -> Frame:
     pieces = []
     offset = 0
     for chunk in chunks:
-        pieces.append(decode_chunk(chunk, header, offset, depth))
+        pieces.append(decode_chunk(chunk, header, offset, depth, reference))
         offset += chunk.content_nbytes
     content = repeats.restore(b"".join(pieces), header.copies)
     return Frame(header, tuple(chunks), content, end)
@@ -263,12 +303,16 @@ def decode_array(frame: Bytes) -> npt.NDArray[Any]:
 # --- Header ---------------------------------------------------------------------------------------
 
 
-def parse_header(frame: Bytes) -> Header:
-    """Parse and check the header of a frame, in the order that the page demands."""
+def parse_header(frame: Bytes, *, delta: bool = False) -> Header:
+    """Parse and check the header of a frame, in the order that the page demands.
+
+    delta : it must be a delta frame; else it must not.
+    """
     data = bytes(frame)
     # 1. magic
-    if take(data, 0, 4, "magic") != MAGIC:
-        raise ValueError(f"magic is {data[:4]!r}, expected {MAGIC!r}")
+    magic = DELTA_MAGIC if delta else MAGIC
+    if take(data, 0, 4, "magic") != magic:
+        raise ValueError(f"magic is {data[:4]!r}, expected {magic!r}")
     # 2. version
     check_version(take(data, 4, 1, "version")[0])
     # 3. that the header is complete
@@ -294,6 +338,8 @@ def parse_header(frame: Bytes) -> Header:
         raise ValueError("flag fortran without array")
     if array and streamed:
         raise ValueError("flags array and streamed exclude each other")
+    if delta and streamed:
+        raise ValueError("flag streamed in a delta frame")
     if dtype not in DTYPES:
         raise ValueError(f"dtype code {dtype} is unknown")
     name, width, array_nbytes = DTYPES[dtype]
@@ -318,7 +364,7 @@ def parse_header(frame: Bytes) -> Header:
             elements *= dim
         if elements * array_nbytes != content_nbytes:
             raise ValueError(f"shape {shape} of {name} does not have {content_nbytes} bytes")
-    records = tuple(_parse_tables(tables))
+    records = tuple(_parse_tables(tables, DELTA_TABLE_KINDS if delta else TABLE_KINDS))
     return Header(
         array=array,
         fortran=fortran,
@@ -331,6 +377,9 @@ def parse_header(frame: Bytes) -> Header:
         tables=records,
         model=_parse_model(records),
         copies=_parse_copies(records, None if streamed else content_nbytes),
+        delta=delta,
+        reference=_parse_reference(records),
+        difference=_parse_difference(records, width),
         checksum=checksum,
         nbytes=pos + 8,
     )
@@ -346,13 +395,13 @@ def check_version(version: int) -> None:
         raise ValueError(f"format version {version} is unknown")
 
 
-def _parse_tables(tables: bytes) -> Iterator[tuple[int, bytes]]:
+def _parse_tables(tables: bytes, kinds: frozenset[int]) -> Iterator[tuple[int, bytes]]:
     pos = 0
     while pos < len(tables):
         kind, reserved, nbytes = struct.unpack("<HHI", take(tables, pos, 8, "table record"))
         if reserved:
             raise ValueError(f"reserved field of a table record is {reserved}")
-        if kind not in TABLE_KINDS and kind < FIRST_SKIPPABLE_KIND:
+        if kind not in kinds and kind < FIRST_SKIPPABLE_KIND:
             raise ValueError(f"table record of unknown kind {kind}")
         yield kind, take(tables, pos + 8, nbytes, "table record")
         pos += 8 + nbytes
@@ -363,6 +412,27 @@ def _parse_model(records: tuple[tuple[int, bytes], ...]) -> symbols.Model | None
     if len(models) > 1:
         raise ValueError(f"{len(models)} models in a frame")
     return symbols.parse_model(models[0]) if models else None
+
+
+def _parse_reference(records: tuple[tuple[int, bytes], ...]) -> Reference | None:
+    references = [record for kind, record in records if kind == REFERENCE]
+    if not references:
+        return None
+    if len(references) > 1:
+        raise ValueError(f"{len(references)} references in a frame")
+    if len(references[0]) != 24:
+        raise ValueError(f"a reference of {len(references[0])} bytes, expected 24")
+    nbytes, low, high = struct.unpack("<QQQ", references[0])
+    return Reference(nbytes, high << 64 | low)
+
+
+def _parse_difference(
+    records: tuple[tuple[int, bytes], ...], width: int
+) -> difference.Model | None:
+    models = [record for kind, record in records if kind == DIFFERENCE]
+    if len(models) > 1:
+        raise ValueError(f"{len(models)} models of differences in a frame")
+    return difference.parse_model(models[0], width) if models else None
 
 
 def _parse_copies(
@@ -397,7 +467,8 @@ def _parse_chunks(data: bytes, header: Header) -> tuple[list[Chunk], int]:
             pos += chunk.encoded_nbytes
         return chunks, pos
     n_chunks = -(-dense_nbytes // header.chunk_nbytes)
-    if n_chunks * MIN_CHUNK_ENCODED_NBYTES > len(data) - pos:
+    least = MIN_DELTA_CHUNK_ENCODED_NBYTES if header.delta else MIN_CHUNK_ENCODED_NBYTES
+    if n_chunks * least > len(data) - pos:
         raise ValueError(f"{n_chunks} chunks do not fit in {len(data) - pos} bytes")
     for k in range(n_chunks):
         chunk = _parse_chunk(data, pos, header)
@@ -427,6 +498,16 @@ def _parse_chunk(data: bytes, pos: int, header: Header) -> Chunk:
     if transform in STAGES:
         if not 1 <= n_streams <= MAX_PARTS:
             raise ValueError(f"{n_streams} streams, but {name} has 1 to {MAX_PARTS} parts")
+    elif transform in (difference.SAME, difference.XOR):
+        if n_streams != transform - difference.SAME or params_nbytes:
+            raise ValueError(f"{n_streams} streams and {params_nbytes} parameters of {name}")
+    elif transform in difference.TRANSFORMS:
+        if n_streams != difference.STREAMS:
+            raise ValueError(f"{n_streams} streams, but {name} has {difference.STREAMS}")
+        if header.difference is None:
+            raise ValueError(f"a chunk of {name} in a frame without a model of differences")
+        if header.big_endian:
+            raise ValueError(f"a chunk of {name} in a big-endian frame")
     elif n_streams != width:
         raise ValueError(f"{n_streams} streams, but {name} has {width} planes")
     if params_nbytes and transform in TRANSFORMS:
@@ -473,21 +554,33 @@ def transform_of(number: int, header: Header) -> tuple[str, int]:
         return symbols.TRANSFORMS[number][:2]
     if number in STAGES:
         return STAGES[number], header.width
+    if header.delta:
+        if number == difference.SAME:
+            return "same", 1
+        if number == difference.XOR:
+            return "xor", 1
+        if number in difference.TRANSFORMS:
+            return difference.TRANSFORMS[number]
     raise ValueError(f"transform {number} is unknown")
 
 
-def decode_chunk(chunk: Chunk, header: Header, offset: int, depth: int = 0) -> bytes:
+def decode_chunk(
+    chunk: Chunk, header: Header, offset: int, depth: int = 0, reference: bytes | None = None
+) -> bytes:
     """Restore the content bytes of one chunk that begins at ``offset`` in the content, and check.
 
-    ``depth`` is the number of frames that its frame is a part within.
+    ``depth`` is the number of frames that its frame is a part within, ``reference`` that of a delta
+    frame.
     """
-    content = restore_chunk(chunk, header, offset, depth)
+    content = restore_chunk(chunk, header, offset, depth, reference)
     if xxh3_64(content, offset) != chunk.checksum:
         raise ValueError(f"checksum of the chunk at content offset {offset} does not match")
     return content
 
 
-def restore_chunk(chunk: Chunk, header: Header, offset: int, depth: int = 0) -> bytes:
+def restore_chunk(
+    chunk: Chunk, header: Header, offset: int, depth: int = 0, reference: bytes | None = None
+) -> bytes:
     """Restore the content bytes of one chunk, whatever its checksum says."""
     name, width = transform_of(chunk.transform, header)
     n = chunk.content_nbytes // width
@@ -496,12 +589,38 @@ def restore_chunk(chunk: Chunk, header: Header, offset: int, depth: int = 0) -> 
         elements = planes.interleave(decoded, name)
     elif chunk.transform in symbols.TRANSFORMS:
         elements = _restore_symbols(chunk, header, n, offset // width)
+    elif chunk.transform not in STAGES:
+        beside = (reference or b"")[offset : offset + chunk.content_nbytes]
+        beside = beside.ljust(chunk.content_nbytes, b"\0")
+        return _restore_beside(chunk, header, offset // width, depth, beside) + chunk.tail
     else:
         elements = _restore_parts(chunk, header, n * width, depth)
     if header.big_endian:
         # The transform's elements: in a chunk of width 1 there is nothing to reverse.
         elements = planes.swap_bytes(elements, width)
     return elements + chunk.tail
+
+
+def _restore_beside(
+    chunk: Chunk, header: Header, first: int, depth: int, reference: bytes
+) -> bytes:
+    """docs/format/codecs/difference.md: the elements of a chunk beside its reference."""
+    if chunk.transform == difference.SAME:
+        return reference
+    if chunk.transform == difference.XOR:
+        mask = _decode_part(chunk.streams[0], depth + 1)
+        if len(mask) != chunk.content_nbytes:
+            raise ValueError(f"a mask of {len(mask)} bytes, expected {chunk.content_nbytes}")
+        return bytes(a ^ b for a, b in zip(mask, reference, strict=True))
+    assert header.difference is not None
+    stream, apart = chunk.streams
+    if stream.codec != CONTEXTS or apart.codec != STORE:
+        raise ValueError(f"differences by {CODECS[stream.codec]} and {CODECS[apart.codec]}")
+    _, width = difference.TRANSFORMS[chunk.transform]
+    n = chunk.content_nbytes // width
+    return difference.restore(
+        header.difference, width, chunk.params, stream.encoded, apart.encoded, reference, n, first
+    )
 
 
 def _restore_symbols(chunk: Chunk, header: Header, n: int, first: int) -> bytes:
