@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from z4ai.align.source import TensorSource
 
-__all__ = ["RUN", "RUNS", "Relation", "in_order", "kind_of", "relate", "sample", "sketch"]
+__all__ = [
+    "RUN",
+    "RUNS",
+    "Relation",
+    "in_order",
+    "kind_of",
+    "relate",
+    "relate_runs",
+    "sample",
+    "sketch",
+]
 
 RUN = 256
 RUNS = 8
@@ -84,19 +94,27 @@ class Relation(NamedTuple):
 
 def relate(
     ours: NDArray[np.uint8], dtype: str, theirs: NDArray[np.uint8], base_dtype: str
+) -> Relation:
+    """Compare samples of a tensor with those of a base tensor."""
+    return _judge(*_costs(ours, dtype, theirs, base_dtype))
+
+
+def relate_runs(
+    ours: NDArray[np.uint8], dtype: str, theirs: NDArray[np.uint8], base_dtype: str
 ) -> list[Relation]:
-    """Compare samples of a tensor with those of a base tensor: as a whole, then run by run."""
+    """Compare samples as `relate` does, but each run by itself."""
+    costs, gains = _costs(ours, dtype, theirs, base_dtype)
+    return [_judge(costs[at : at + RUN], gains[at : at + RUN]) for at in range(0, len(costs), RUN)]
+
+
+def _costs(
+    ours: NDArray[np.uint8], dtype: str, theirs: NDArray[np.uint8], base_dtype: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the bits of each difference, and what more those of a reference moved away have."""
     left = in_order(ours, dtype)
     right = in_order(cast(theirs, base_dtype, dtype), dtype)
     costs = _lengths(left, right)
-    # The same elements at a place where they do not belong.
-    gains = _lengths(left, np.roll(right, len(right) // 2 + 3)) - costs
-    found = [_judge(costs, gains)]
-    if len(costs) > RUN:
-        found += [
-            _judge(costs[at : at + RUN], gains[at : at + RUN]) for at in range(0, len(costs), RUN)
-        ]
-    return found
+    return costs, _lengths(left, np.roll(right, len(right) // 2 + 3)) - costs
 
 
 def _judge(costs: NDArray[np.int64], gains: NDArray[np.int64]) -> Relation:

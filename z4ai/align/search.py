@@ -12,7 +12,17 @@ from z4ai.align.digests import tensor_digests
 from z4ai.align.elements import item_nbytes, n_items
 from z4ai.align.names import Identical, Renames, fits, likeness, namesakes
 from z4ai.align.pieces import Alignment, Piece, check_alignment, whole
-from z4ai.align.samples import RUN, RUNS, Relation, in_order, kind_of, relate, sample, sketch
+from z4ai.align.samples import (
+    RUN,
+    RUNS,
+    Relation,
+    in_order,
+    kind_of,
+    relate,
+    relate_runs,
+    sample,
+    sketch,
+)
 from z4ai.align.similar import candidates
 from z4ai.align.source import ByName
 from z4ai.errors import CorruptError
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from z4ai.align.source import TensorSource
+    from z4ai.container.st_header import Tensor
 
 __all__ = ["align"]
 
@@ -31,6 +42,10 @@ _SMALL_NBYTES = 1 << 16
 # Fewer elements show no likeness that could not be chance, and are not worth a record.
 _FEWEST = 36
 _MOST_ALIKE = 8
+# Bits that an element of a namesake saves, if no better one need be looked for.
+_CLEARLY = 4
+# Sixteenths of the bits of an element that differ where nothing but the name speaks for a match.
+_CLOSE = 11
 
 
 def align(
@@ -93,6 +108,8 @@ class _Search:
         self.found: list[Alignment | None] = [None] * len(target.tensors)
         # Tensors that are left; with the cost of what they have for want of a better one.
         self._left: dict[int, int | None] = {}
+        # Those of them that are like their namesake, if not so much that no other could be more.
+        self._certain: set[int] = set()
 
     def _settle(self, k: int, source: int) -> None:
         self.found[k] = whole(self._target.tensors[k], source)
@@ -115,17 +132,27 @@ class _Search:
             source, tensor = self._names[k], self._target.tensors[k]
             if source < 0 or not fits(tensor, self._base.tensors[source]):
                 continue
-            relations = self._relate(k, source)
-            if relations[0].certain:
+            relation = self._relate(k, source)
+            if relation.certain and relation.saved >= _CLEARLY * _n_sampled(tensor):
                 self._settle(k, source)
-            elif tensor.nbytes <= _SMALL_NBYTES or any(r.certain for r in relations):
+            elif relation.certain or self._is_worth_a_try(k, source):
                 self.found[k] = whole(tensor, source)
-                self._left[k] = relations[0].cost
+                self._left[k] = relation.cost
+            if relation.certain:
+                self._certain.add(k)
 
-    def _relate(self, k: int, source: int) -> list[Relation]:
+    def _relate(self, k: int, source: int) -> Relation:
         dtype, base_dtype = self._target.tensors[k].dtype, self._base.tensors[source].dtype
         ours, theirs = sample(self._target, k), sample(self._base, source)
         return relate(ours, dtype, theirs, base_dtype)
+
+    def _is_worth_a_try(self, k: int, source: int) -> bool:
+        """Tell whether a tensor is small, or some stretch of it like its namesake."""
+        tensor, other = self._target.tensors[k], self._base.tensors[source]
+        if tensor.nbytes <= _SMALL_NBYTES:
+            return True
+        ours, theirs = sample(self._target, k), sample(self._base, source)
+        return any(r.certain for r in relate_runs(ours, tensor.dtype, theirs, other.dtype))
 
     def by_likeness(self) -> None:
         """Find similar tensors of as many elements, whatever their names and shapes."""
@@ -141,6 +168,8 @@ class _Search:
                 sources[group].append(k)
         for group, theirs in sources.items():
             self._match(groups[group], theirs)
+        for k in self._certain:
+            self._left.pop(k, None)
 
     def _match(self, ours: list[int], theirs: list[int]) -> None:
         # By the samples of all: held only as long as one group is looked at.
@@ -154,7 +183,7 @@ class _Search:
             options = []
             for number in numbers:
                 source = self._base.tensors[theirs[number]]
-                relation = relate(content, tensor.dtype, others[number], source.dtype)[0]
+                relation = relate(content, tensor.dtype, others[number], source.dtype)
                 if relation.certain:
                     a, b = likeness(tensor.name, source.name)
                     options.append((relation.cost, -a, -b, theirs[number]))
@@ -162,9 +191,8 @@ class _Search:
                 continue
             cost, _, _, source_number = min(options)
             known = self._left[k]
-            n = len(content) // item_nbytes(tensor.dtype)
             # A namesake is left only for one that is better by a bit an element.
-            if known is None or cost + n <= known:
+            if known is None or cost + _n_sampled(tensor) <= known:
                 self._settle(k, source_number)
 
     def by_renames(self) -> None:
@@ -184,10 +212,10 @@ class _Search:
                 if source >= 0 and self._names[k] < 0:
                     self._names[k] = source
                 if source >= 0 and fits(target[k], base[source]):
-                    relations = self._relate(k, source)
-                    if target[k].nbytes <= _SMALL_NBYTES or any(r.certain for r in relations):
-                        self.found[k] = whole(target[k], source)
-                        self._left[k] = relations[0].cost
+                    relation, n_bits = self._relate(k, source), 8 * item_nbytes(target[k].dtype)
+                    close = 16 * relation.cost <= _CLOSE * n_bits * _n_sampled(target[k])
+                    if close or relation.certain:
+                        self._settle(k, source)
                         break
 
     def by_parts(self) -> None:
@@ -225,6 +253,10 @@ class _Search:
         if width < n:
             pieces.append(Piece(n - width, -1, 0, 0, False))
         self.found[k] = Alignment(1, tuple(pieces))
+
+
+def _n_sampled(tensor: Tensor) -> int:
+    return min(n_items(tensor), RUN * RUNS)
 
 
 def _sketches(

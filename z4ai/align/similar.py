@@ -14,10 +14,14 @@ __all__ = ["candidates"]
 # Pairs that are listed at most: those of the same word, and all of them.
 _MOST_OF_A_WORD = 64
 _MOST_PAIRS = 1 << 22
+# Pairs that are compared at a time.
+_RUN = 1 << 14
+# Bits in a hundred that differ at most in what may be alike.
+_MOST_DIFFERING = 36
 
 
 def candidates(ours: NDArray[np.uint16], theirs: NDArray[np.uint16], most: int) -> list[list[int]]:
-    """List for each sketch those that share most words of sixteen bits with it.
+    """List for each sketch the most similar ones of those that share words of sixteen bits.
 
     Unrelated sketches share a word once in 65536; of those of which one bit in ten differs, a
     word in five is the same.
@@ -32,7 +36,7 @@ def candidates(ours: NDArray[np.uint16], theirs: NDArray[np.uint16], most: int) 
     Returns
     -------
     list of list of int
-        Rows of `theirs`, the one that shares most first.
+        Rows of `theirs`, the one of which fewest bits differ first.
     """
     n, n_theirs = len(ours), len(theirs)
     found: list[list[int]] = [[] for _ in range(n)]
@@ -41,12 +45,23 @@ def candidates(ours: NDArray[np.uint16], theirs: NDArray[np.uint16], most: int) 
     limit = max(4, min(_MOST_OF_A_WORD, _MOST_PAIRS // (n * ours.shape[1] + 1)))
     listed = [_sharing(ours[:, c], theirs[:, c], limit, c) for c in range(ours.shape[1])]
     pairs, shared = np.unique(np.concatenate(listed), return_counts=True)
-    # By tensor, then by what is shared, then by number.
-    order = np.lexsort((pairs, -shared, pairs // n_theirs))
-    for pair in pairs[order].tolist():
-        mine, other = divmod(pair, n_theirs)
-        if len(found[mine]) < most:
-            found[mine].append(other)
+    mine = pairs // n_theirs
+    order = np.lexsort((pairs, -shared, mine))
+    mine, other = mine[order], (pairs % n_theirs)[order]
+    rank = np.arange(len(mine)) - np.searchsorted(mine, mine)
+    mine, other = mine[rank < most], other[rank < most]
+    differing = np.concatenate(
+        [np.empty(0, np.int64)]
+        + [
+            np.bitwise_count(ours[mine[at : at + _RUN]] ^ theirs[other[at : at + _RUN]]).sum(axis=1)
+            for at in range(0, len(mine), _RUN)
+        ]
+    )
+    likely = 100 * differing <= _MOST_DIFFERING * 16 * ours.shape[1]
+    mine, other, differing = mine[likely], other[likely], differing[likely]
+    order = np.lexsort((other, differing, mine))
+    for k, number in zip(mine[order].tolist(), other[order].tolist(), strict=True):
+        found[k].append(number)
     return found
 
 
