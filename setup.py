@@ -37,6 +37,7 @@ EXTENSIONS = [
     ("structure", False),
     ("blocks", False),
     ("sparse", False),
+    ("lowrank", False),
     ("repeats", False),
     ("chunks", True),
 ]
