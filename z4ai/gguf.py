@@ -10,7 +10,7 @@ from struct import Struct, error
 from typing import TYPE_CHECKING, NamedTuple
 
 from z4ai.dtypes import resolve
-from z4ai.stages.blocks import BYTES, Format, Layout, Run
+from z4ai.stages.blocks import BY_RATIO, BY_RATIOS, BYTES, Format, Layout, Run
 
 if TYPE_CHECKING:
     from z4ai.dtypes import DType
@@ -48,7 +48,7 @@ def _plain(name: str) -> _Kind:
     return _Kind(1, Format(((dtype, dtype.width),)))
 
 
-def _blocks(elements: int, *fields: tuple[DType, int], ordered: bool = False) -> _Kind:
+def _blocks(elements: int, *fields: tuple[DType, int], ordered: int = 0) -> _Kind:
     return _Kind(elements, Format(fields, ordered))
 
 
@@ -59,14 +59,14 @@ _KINDS = {
     0: _plain("fp32"),
     1: _plain("fp16"),
     2: _blocks(32, _D, (_U8, 16)),  # q4_0
-    3: _blocks(32, _D, _D, (_NIBBLES, 16), ordered=True),  # q4_1
+    3: _blocks(32, _D, _D, (_NIBBLES, 16), ordered=BY_RATIO),  # q4_1
     6: _blocks(32, _D, (_U8, 4), (_U8, 16)),  # q5_0
     7: _blocks(32, _D, _D, (_U8, 4), (_U8, 16)),  # q5_1
     8: _blocks(32, _D, (_I8, 32)),  # q8_0
     9: _blocks(32, _D, _D, (_I8, 32)),  # q8_1
     10: _blocks(_SUPER, (_U8, 16), (_U8, 64), _D, _D),  # q2_K
     11: _blocks(_SUPER, (_U8, 32), (_U8, 64), (_U8, 12), _D),  # q3_K
-    12: _blocks(_SUPER, _D, _D, (_U8, 12), (_U8, 128)),  # q4_K
+    12: _blocks(_SUPER, _D, _D, (_U8, 12), (_NIBBLES, 128), ordered=BY_RATIOS),  # q4_K
     13: _blocks(_SUPER, _D, _D, (_U8, 12), (_U8, 32), (_U8, 128)),  # q5_K
     14: _blocks(_SUPER, (_U8, 128), (_U8, 64), (_I8, 16), _D),  # q6_K
     15: _blocks(_SUPER, (_F32, 4), (_I8, 256), (resolve("int16"), 32)),  # q8_K

@@ -18,7 +18,7 @@ from z4ai._wire import put_varint
 from z4ai.dtypes import OPAQUE, resolve
 from z4ai.errors import FormatError
 from z4ai.stages import blocks
-from z4ai.stages.blocks import BYTES, Format, Layout, Run
+from z4ai.stages.blocks import BY_RATIO, BY_RATIOS, BYTES, Format, Layout, Run
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -56,9 +56,11 @@ FIELDS = st.tuples(st.sampled_from([OPAQUE, FP16, UINT8, INT8]), WIDTHS)
 @st.composite
 def formats(draw: st.DrawFn) -> Format:
     fields = draw(st.lists(FIELDS, min_size=1, max_size=6))
-    if draw(st.booleans()):
-        return Format(((FP16, 2), (FP16, 2), *fields), ordered=True)
-    return Format(tuple(fields))
+    order = draw(st.integers(0, 2))
+    if order == BY_RATIOS:
+        scales = (FP16, 2), (FP16, 2), (UINT8, 12)
+        return Format((*scales, *fields[:3], (UINT8, 128)), order)
+    return Format(((FP16, 2), (FP16, 2), *fields) if order else tuple(fields), order)
 
 
 @given(data=st.data(), several=st.lists(formats(), min_size=1, max_size=5, unique=True))
@@ -84,7 +86,7 @@ def test_what_is_taken_apart_is_restored(data: st.DataObject, several: list[Form
 
 def test_keys_are_those_of_the_page_for_every_pair_of_magnitudes() -> None:
     # All first fields against a choice of second ones: payloads come in the order of the reference.
-    form = Format(((FP16, 2), (FP16, 2), (UINT8, 4)), ordered=True)
+    form = Format(((FP16, 2), (FP16, 2), (UINT8, 4)), ordered=BY_RATIO)
     a = np.arange(1 << 16, dtype="<u2")
     for b in (0, 1, 0x3C00, 0x8001, 0xC700, 0x7C00, 0xFFFF, 0x0400, 0x03FF, 0x4BFF):
         content = np.empty((1 << 16, 8), np.uint8)
@@ -100,9 +102,30 @@ def test_keys_are_those_of_the_page_for_every_pair_of_magnitudes() -> None:
         assert np.array_equal(order, np.argsort(keys, kind="stable"))
 
 
+def test_sub_blocks_stand_by_keys_of_their_own() -> None:
+    rng = np.random.default_rng(5)
+    content = rng.integers(0, 256, (500, 144), np.uint8)
+    content[:, 1] &= 0x3F  # no large scales: not all keys are the last
+    content[::7, 4:16] = 0
+    form = Format(((FP16, 2), (FP16, 2), (UINT8, 12), (UINT8, 128)), BY_RATIOS)
+    split = blocks.split(content.reshape(-1), [Run(form, 500)])
+    assert split is not None
+    pieces = split.parts[3].content.reshape(-1, 16)
+    expected = []
+    for block in content:
+        a, b, scales = (block[i:j].tobytes() for i, j in ((0, 2), (2, 4), (4, 16)))
+        for s in range(8):
+            two = block[16 + 32 * (s // 2) :][:32]
+            half = two >> 4 if s % 2 else two & 15
+            expected.append((reference.sub_key(a, b, scales, s), half[:16] | half[16:] << 4))
+    expected.sort(key=lambda pair: pair[0])
+    assert len({key for key, _ in expected}) > 30
+    assert np.array_equal(pieces, np.array([piece for _, piece in expected]))
+
+
 def test_fields_of_one_kind_share_parts_where_there_are_too_many() -> None:
     wide = Format(tuple((UINT8, k + 1) for k in range(7)))
-    other = Format(((FP16, 2), (FP16, 2), (UINT8, 16)), ordered=True)
+    other = Format(((FP16, 2), (FP16, 2), (UINT8, 16)), ordered=BY_RATIO)
     runs = [Run(wide, 5), Run(other, 9), Run(BYTES, 3)]
     content = np.arange(sum(run.nbytes for run in runs), dtype=np.uint64).astype(np.uint8)
     split = blocks.split(content, runs)
@@ -211,6 +234,18 @@ def test_what_hostile_parameters_are_made_of_is_fine() -> None:
         ("01 01 00 01 00 FF FF FF FF FF FF FF FF FF 01", [b"a"], 1),
         ("01 01 00 10 00 80 80 80 80 80 80 80 80 10", [b""], 0),  # 2**64 bytes
         ("01 82 00 02 01 02 00 01", [bytes(2), bytes(2)], 4),  # ordered without payload
+        ("01 43 00 02 01 02 02 01 00 01", [bytes(2), bytes(2), bytes(1)], 5),  # bit 6 alone
+        ("01 C3 00 02 01 02 02 0C 00 01", [bytes(2), bytes(2), bytes(12)], 16),  # scales alone
+        (
+            "01 C4 00 02 01 02 02 0B 03 80 01 00 01",
+            [bytes(2), bytes(2), bytes(11), bytes(128)],
+            143,
+        ),
+        (
+            "01 C4 00 02 01 02 02 0C 03 81 01 00 01",
+            [bytes(2), bytes(2), bytes(12), bytes(129)],
+            145,
+        ),
         ("01 83 00 01 01 02 02 01 00 01", [bytes(1), bytes(2), bytes(1)], 4),
         ("01 83 00 02 01 04 02 01 00 01", [bytes(2), bytes(4), bytes(1)], 7),
         ("01 83 00 02 01 02 01 01 00 01", [bytes(2), bytes(3)], 5),  # its part is not its own
@@ -270,20 +305,24 @@ def test_examples_of_the_page() -> None:
 @pytest.mark.parametrize(
     ("formats", "runs"),
     [
-        ([(False, [])], []),
-        ([(False, [(8, 1)])], []),
-        ([(False, [(0, 0)])], []),
-        ([(False, [(0, 1)] * 17)], []),
-        ([(False, [(0, 1)])], [(1, 1)]),
-        ([(True, [(0, 2), (1, 2)])], []),
-        ([(True, [(0, 2), (1, 4), (2, 1)])], []),
-        ([(True, [(0, 2), (1, 2), (1, 1)])], []),
-        ([(False, [(0, 1)])], [(0, 2)]),  # of one byte
-        ([(False, [(1, 1)])], [(0, 1)]),  # of the part that is not asked for
+        ([(0, [])], []),
+        ([(0, [(8, 1)])], []),
+        ([(0, [(0, 0)])], []),
+        ([(0, [(0, 1)] * 17)], []),
+        ([(0, [(0, 1)])], [(1, 1)]),
+        ([(1, [(0, 2), (1, 2)])], []),
+        ([(1, [(0, 2), (1, 4), (2, 1)])], []),
+        ([(1, [(0, 2), (1, 2), (1, 1)])], []),
+        ([(2, [(0, 2), (1, 2), (2, 12)])], []),
+        ([(2, [(0, 2), (1, 2), (2, 11), (3, 128)])], []),
+        ([(2, [(0, 2), (1, 2), (2, 12), (3, 127)])], []),
+        ([(3, [(0, 2), (1, 2), (2, 12), (3, 128)])], []),
+        ([(0, [(0, 1)])], [(0, 2)]),  # of one byte
+        ([(0, [(1, 1)])], [(0, 1)]),  # of the part that is not asked for
     ],
 )
 def test_kernels_check_what_they_are_given(
-    formats: list[tuple[bool, list[tuple[int, int]]]], runs: list[tuple[int, int]]
+    formats: list[tuple[int, list[tuple[int, int]]]], runs: list[tuple[int, int]]
 ) -> None:
     content = np.zeros(1, np.uint8)
     with pytest.raises(ValueError, match=r"\w"):
@@ -294,7 +333,7 @@ def test_kernels_check_what_they_are_given(
 
 def test_kernels_do_not_write_to_what_is_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
-        kernels.join([np.zeros(1, np.uint8)], [(False, [(0, 1)])], [(0, 1)], b"x")
+        kernels.join([np.zeros(1, np.uint8)], [(0, [(0, 1)])], [(0, 1)], b"x")
 
 
 def test_varints_of_widths() -> None:

@@ -7,13 +7,13 @@ MOST_FIELDS: int
 
 def split(
     content: Buffer,
-    formats: list[tuple[bool, list[tuple[int, int]]]],
+    formats: list[tuple[int, list[tuple[int, int]]]],
     runs: list[tuple[int, int]],
     n_parts: int,
 ) -> list[NDArray[np.uint8]]: ...
 def join(
     parts: list[NDArray[np.uint8]],
-    formats: list[tuple[bool, list[tuple[int, int]]]],
+    formats: list[tuple[int, list[tuple[int, int]]]],
     runs: list[tuple[int, int]],
     out: Buffer,
 ) -> None: ...

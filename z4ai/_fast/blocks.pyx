@@ -14,6 +14,10 @@ cdef extern from "z4_blocks.h" nogil:
     enum:
         Z4_BLOCKS_PARTS
         Z4_BLOCKS_FIELDS
+        Z4_BLOCKS_RATIO
+        Z4_BLOCKS_RATIOS
+        Z4_BLOCKS_SUBS
+        Z4_BLOCKS_SUB
     ctypedef struct z4_blocks_format:
         uint32_t n_fields
         uint32_t ordered
@@ -58,7 +62,7 @@ cdef class _Layout:
             if not 1 <= len(fields) <= Z4_BLOCKS_FIELDS:
                 raise ValueError(f"{len(fields)} fields")
             row = self.formats + f
-            row.n_fields, row.ordered = len(fields), bool(ordered)
+            row.n_fields, row.ordered = len(fields), ordered
             for k, (part, width) in enumerate(fields):
                 if not 0 <= part < Z4_BLOCKS_PARTS or not 0 < width <= UINT32_MAX >> 8:
                     raise ValueError(f"field of part {part} and {width} bytes")
@@ -67,6 +71,13 @@ cdef class _Layout:
             if ordered:
                 if len(fields) < 3 or row.width[0] != 2 or row.width[1] != 2:
                     raise ValueError("ordered without a ratio")
+                if ordered > Z4_BLOCKS_RATIO and (
+                    ordered != Z4_BLOCKS_RATIOS
+                    or len(fields) < 4
+                    or row.width[2] != 12
+                    or row.width[row.n_fields - 1] != Z4_BLOCKS_SUBS * Z4_BLOCKS_SUB
+                ):
+                    raise ValueError("ordered without ratios")
                 alone.add(fields[-1][0])
         if any(owners[part] != 1 for part in alone):
             raise ValueError("a part of ordered fields has others")
@@ -104,8 +115,9 @@ def split(content: object, formats: list, runs: list, n_parts: int) -> list:
     ----------
     content : buffer
         The blocks.
-    formats : list of (bool, list of (int, int))
-        Whether the last field is ordered; part and width of each field.
+    formats : list of (int, list of (int, int))
+        How the last field is ordered: 0 not, 1 by a ratio, 2 by those of sub-blocks; part and
+        width of each field.
     runs : list of (int, int)
         Format and number of blocks.
     n_parts : int

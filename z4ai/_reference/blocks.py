@@ -13,6 +13,7 @@ class Format:
 
     fields: tuple[tuple[int, int], ...]
     ordered: bool
+    by_sub_blocks: bool
 
 
 def parse(params: bytes) -> tuple[list[Format], list[tuple[int, int]]]:
@@ -23,16 +24,18 @@ def parse(params: bytes) -> tuple[list[Format], list[tuple[int, int]]]:
     formats = []
     for _ in range(params[0]):
         head, pos = _byte(params, pos)
-        if not 1 <= head % 128 <= 16:
-            raise ValueError(f"{head % 128} fields, expected 1 to 16")
+        if not 1 <= head % 64 <= 16:
+            raise ValueError(f"{head % 64} fields, expected 1 to 16")
+        if head // 64 == 1:
+            raise ValueError("by sub-blocks, but not ordered")
         fields = []
-        for _ in range(head % 128):
+        for _ in range(head % 64):
             part, pos = _byte(params, pos)
             width, pos = read_varint(params, pos)
             if part > 7 or not 1 <= width <= 1 << 16:
                 raise ValueError(f"field of part {part} and width {width}")
             fields.append((part, width))
-        formats.append(Format(tuple(fields), head >= 128))
+        formats.append(Format(tuple(fields), head >= 128, head >= 192))
     used = [part for form in formats for part, _ in form.fields]
     if set(used) != set(range(1 + max(used))):
         raise ValueError("a part that no field belongs to")
@@ -41,6 +44,9 @@ def parse(params: bytes) -> tuple[list[Format], list[tuple[int, int]]]:
             continue
         if len(form.fields) < 3 or [width for _, width in form.fields[:2]] != [2, 2]:
             raise ValueError("an ordered format without two fields of 2 bytes before the last")
+        widths = [width for _, width in form.fields]
+        if form.by_sub_blocks and (len(widths) < 4 or widths[2] != 12 or widths[-1] != 128):
+            raise ValueError("sub-blocks without scales, or of another size")
         if used.count(form.fields[-1][0]) != 1:
             raise ValueError("the part of an ordered field has other fields")
     runs = []
@@ -72,6 +78,28 @@ def key(a: bytes, b: bytes) -> int:
     return 63 if below == 0 else min(63, 2 * above // below)
 
 
+def sub_key(a: bytes, b: bytes, scales: bytes, s: int) -> int:
+    """Return what the fields of sub-block ``s`` stand by."""
+    if s < 4:
+        p, q = scales[s] % 64, scales[s + 4] % 64
+    else:
+        p = scales[s + 4] % 16 + scales[s - 4] // 64 * 16
+        q = scales[s + 4] // 16 + scales[s] // 64 * 16
+    below = magnitude(int.from_bytes(a, "little")) * p
+    above = magnitude(int.from_bytes(b, "little")) * q
+    return 63 if below == 0 else min(63, 2 * above // below)
+
+
+def interleave(pieces: list[bytes]) -> bytes:
+    """Return the 128 bytes of eight pieces of 16."""
+    out = b""
+    for t in range(4):
+        x, y = pieces[2 * t], pieces[2 * t + 1]
+        out += bytes(x[i] % 16 + y[i] % 16 * 16 for i in range(16))
+        out += bytes(x[i] // 16 + y[i] // 16 * 16 for i in range(16))
+    return out
+
+
 def join(params: bytes, parts: list[bytes], width: int, nbytes: int) -> bytes:
     """Return the content; the width of its elements does not matter."""
     formats, runs = parse(params)
@@ -101,7 +129,20 @@ def join(params: bytes, parts: list[bytes], width: int, nbytes: int) -> bytes:
                 at[part] += w
             blocks.append((f, fields))
     for f, form in enumerate(formats):
-        if form.ordered:
+        if form.by_sub_blocks:
+            part, _ = form.fields[-1]
+            mine = [fields for number, fields in blocks if number == f]
+            places = [(k, s) for k in range(len(mine)) for s in range(8)]
+            places.sort(
+                key=lambda at: sub_key(mine[at[0]][0], mine[at[0]][1], mine[at[0]][2], at[1])
+            )
+            pieces = {
+                place: parts[part][16 * number : 16 * number + 16]
+                for number, place in enumerate(places)
+            }
+            for k, fields in enumerate(mine):
+                fields.append(interleave([pieces[k, s] for s in range(8)]))
+        elif form.ordered:
             part, w = form.fields[-1]
             # `sorted` keeps the order of what is equal.
             mine = [fields for number, fields in blocks if number == f]

@@ -21,16 +21,33 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BYTES", "TRANSFORM", "Format", "Layout", "Run", "join", "n_parts", "split"]
+__all__ = [
+    "BYTES",
+    "BY_RATIO",
+    "BY_RATIOS",
+    "TRANSFORM",
+    "Format",
+    "Layout",
+    "Run",
+    "join",
+    "n_parts",
+    "split",
+]
 
 TRANSFORM = 20
+
+# How the last field of blocks stands in its part, if not as it comes: by the ratio of the first two
+# fields, or each half of a byte by the ratio of its sub-block.
+BY_RATIO, BY_RATIOS = 1, 2
 
 _MAX_FORMATS = 64
 _MAX_WIDTH = 1 << 16
 _MAX_PARAMS_NBYTES = (1 << 16) - 1
-_ORDERED = 128
+_ORDERED, _BY_SUB_BLOCKS = 128, 64
 _RATIO_NBYTES = 2  # of each of the two fields whose ratio orders the last one
 _LEAST_ORDERED_FIELDS = 3
+# Where the last field is of sub-blocks: bytes of their scales, and of the field.
+_SCALES_NBYTES, _SUB_BLOCKS_NBYTES = 12, 128
 # Ordered fields change slowly: so many bytes are judged together.
 _ORDERED_ROW = 4096
 # Percent of a part that must be of rows of one length, for that to be its shape.
@@ -45,12 +62,12 @@ class Format(NamedTuple):
     ----------
     fields : tuple of (DType, int)
         How each is coded, and its bytes.
-    ordered : bool
-        The last field is stored in the order of the ratio of the first two.
+    ordered : int
+        How the last field is ordered: 0, `BY_RATIO` or `BY_RATIOS`.
     """
 
     fields: tuple[tuple[DType, int], ...]
-    ordered: bool = False
+    ordered: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -193,7 +210,7 @@ def _assign(
     groups: list[tuple[int, DType, bool, list[tuple[int, int]]]] = []
     for f, form in enumerate(formats):
         for k, (dtype, width) in enumerate(form.fields):
-            fixed = form.ordered and k == len(form.fields) - 1
+            fixed = form.ordered > 0 and k == len(form.fields) - 1
             groups.append((sizes[f] * width, dtype, fixed, [(f, k)]))
     while len(groups) > blocks.MOST_PARTS:
         loose = sorted((group for group in groups if not group[2]), key=lambda group: group[0])
@@ -225,11 +242,12 @@ def _row_of(form: Format, k: int, runs: Sequence[Run]) -> int:
 
 
 def _params_of(
-    formats: list[tuple[bool, list[tuple[int, int]]]], runs: list[tuple[int, int]]
+    formats: list[tuple[int, list[tuple[int, int]]]], runs: list[tuple[int, int]]
 ) -> bytes:
     out = bytearray([len(formats)])
     for ordered, fields in formats:
-        out.append(len(fields) | (_ORDERED if ordered else 0))
+        head = (0, _ORDERED, _ORDERED | _BY_SUB_BLOCKS)[ordered]
+        out.append(len(fields) | head)
         for part, width in fields:
             out.append(part)
             out += _wire.put_varint(width)
@@ -255,7 +273,7 @@ class _Described(NamedTuple):
         Bytes of the content.
     """
 
-    formats: list[tuple[bool, list[tuple[int, int]]]]
+    formats: list[tuple[int, list[tuple[int, int]]]]
     runs: list[tuple[int, int]]
     sizes: list[int]
     nbytes: int
@@ -334,7 +352,7 @@ def _parse(params: memoryview, most: int) -> _Described:
 
 def _parse_formats(
     params: memoryview,
-) -> tuple[list[tuple[bool, list[tuple[int, int]]]], int]:
+) -> tuple[list[tuple[int, list[tuple[int, int]]]], int]:
     """Parse the formats; -> them, and where the runs begin."""
     n = params[0] if len(params) else 0
     if not 1 <= n <= _MAX_FORMATS:
@@ -347,7 +365,11 @@ def _parse_formats(
     for _ in range(n):
         head = params[pos] if pos < len(params) else 0
         pos += 1
-        n_fields, ordered = head & ~_ORDERED, head >= _ORDERED
+        n_fields = head & ~(_ORDERED | _BY_SUB_BLOCKS)
+        ordered = BY_RATIOS if head & _BY_SUB_BLOCKS else BY_RATIO if head & _ORDERED else 0
+        if ordered == BY_RATIOS and not head & _ORDERED:
+            msg = "sub-blocks of blocks that are not ordered"
+            raise CorruptError(msg)
         if not 1 <= n_fields <= blocks.MOST_FIELDS:
             msg = f"block of {n_fields} fields, expected 1 to {blocks.MOST_FIELDS}"
             raise CorruptError(msg)
@@ -364,6 +386,12 @@ def _parse_formats(
             ratio = [width for _, width in fields[:2]]
             if n_fields < _LEAST_ORDERED_FIELDS or ratio != [_RATIO_NBYTES] * 2:
                 msg = f"ordered block of fields {fields}, expected a ratio and more"
+                raise CorruptError(msg)
+            if ordered == BY_RATIOS and (
+                n_fields == _LEAST_ORDERED_FIELDS
+                or (fields[2][1], fields[-1][1]) != (_SCALES_NBYTES, _SUB_BLOCKS_NBYTES)
+            ):
+                msg = f"ordered block of fields {fields}, expected scales and sub-blocks"
                 raise CorruptError(msg)
             alone.append(fields[-1][0])
         formats.append((ordered, fields))

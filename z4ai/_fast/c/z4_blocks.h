@@ -10,9 +10,16 @@
 
 enum { Z4_BLOCKS_PARTS = 8, Z4_BLOCKS_FIELDS = 16, Z4_BLOCKS_KEYS = 64 };
 
+/* How the last field of a format stands in its part: as it comes, by the ratio of the first two, or each half of a byte
+ * by the ratio of its own sub-block. */
+enum { Z4_BLOCKS_PLAIN = 0, Z4_BLOCKS_RATIO = 1, Z4_BLOCKS_RATIOS = 2 };
+
+/* Sub-blocks of Z4_BLOCKS_RATIOS, and where their 12 bytes of scales are. */
+enum { Z4_BLOCKS_SUBS = 8, Z4_BLOCKS_SUB = 16, Z4_BLOCKS_SCALES = 4 };
+
 typedef struct {
     uint32_t n_fields;
-    uint32_t ordered; /* the last field stands by the ratio of the first two */
+    uint32_t ordered; /* one of the above */
     uint32_t part[Z4_BLOCKS_FIELDS];
     uint32_t width[Z4_BLOCKS_FIELDS];
 } z4_blocks_format;
@@ -50,6 +57,21 @@ Z4_INLINE unsigned z4_blocks_key(const uint8_t *block)
     return ratio < (float)(Z4_BLOCKS_KEYS - 1) ? (unsigned)ratio : Z4_BLOCKS_KEYS - 1;
 }
 
+/* The same for sub-block s, whose two numbers are scaled by six bits each. */
+Z4_INLINE unsigned z4_blocks_sub_key(const uint8_t *block, unsigned s)
+{
+    const uint8_t *p = block + Z4_BLOCKS_SCALES;
+    unsigned k = s & 3;
+    unsigned of_a = s < 4 ? p[k] & 63U : (p[k + 8] & 15U) | (unsigned)(p[k] >> 6) << 4;
+    unsigned of_b = s < 4 ? p[k + 4] & 63U : (unsigned)(p[k + 8] >> 4) | (unsigned)(p[k + 4] >> 6) << 4;
+    double a = (double)(z4_blocks_magnitude(block) * of_a);
+    double b = (double)(2 * z4_blocks_magnitude(block + 2) * of_b);
+    if (a == 0.0)
+        return Z4_BLOCKS_KEYS - 1;
+    double ratio = b / a;
+    return ratio < (double)(Z4_BLOCKS_KEYS - 1) ? (unsigned)ratio : Z4_BLOCKS_KEYS - 1;
+}
+
 /* Copy n pieces of w bytes; unrolled for the widths that blocks have. */
 Z4_INLINE void z4_blocks_copy(uint8_t *dst, size_t to, const uint8_t *src, size_t from, size_t w, size_t n)
 {
@@ -75,6 +97,23 @@ Z4_INLINE void z4_blocks_copy(uint8_t *dst, size_t to, const uint8_t *src, size_
 #undef Z4_BLOCKS_COPY
 }
 
+/* 32 bytes, whose lower halves are of one sub-block and whose upper halves are of another: forth or back. */
+Z4_INLINE void z4_blocks_halves(uint8_t *payload, uint8_t **lower, uint8_t **upper, int join)
+{
+    uint8_t *lo = *lower;
+    *lower += Z4_BLOCKS_SUB;
+    uint8_t *hi = *upper; /* behind it where both are of one key */
+    *upper += Z4_BLOCKS_SUB;
+    for (unsigned i = 0; i < Z4_BLOCKS_SUB; i++) {
+        uint8_t first = join ? lo[i] : payload[i], second = join ? hi[i] : payload[i + Z4_BLOCKS_SUB];
+        uint8_t low = (uint8_t)((first & 15) | second << 4), high = (uint8_t)(first >> 4 | (second & 0xF0));
+        if (join)
+            payload[i] = low, payload[i + Z4_BLOCKS_SUB] = high;
+        else
+            lo[i] = low, hi[i] = high;
+    }
+}
+
 /* Copy the payload of ordered blocks, whose heads are in the content: forth or back. */
 Z4_INLINE void z4_blocks_deal(uint8_t *content, const z4_blocks_format *formats, const z4_blocks_run *runs,
                               size_t n_runs, uint8_t *const *parts, size_t f, int join)
@@ -82,6 +121,7 @@ Z4_INLINE void z4_blocks_deal(uint8_t *content, const z4_blocks_format *formats,
     const z4_blocks_format *format = formats + f;
     size_t size = z4_blocks_size(format), w = format->width[format->n_fields - 1];
     size_t counts[Z4_BLOCKS_KEYS] = {0};
+    int halves = format->ordered == Z4_BLOCKS_RATIOS;
     uint8_t *next[Z4_BLOCKS_KEYS];
     const uint8_t *at = content;
     size_t total = 0;
@@ -89,7 +129,11 @@ Z4_INLINE void z4_blocks_deal(uint8_t *content, const z4_blocks_format *formats,
         size_t n = (size_t)runs[r].count;
         if (runs[r].format == f) {
             for (size_t i = 0; i < n; i++)
-                counts[z4_blocks_key(at + i * size)]++;
+                if (halves)
+                    for (unsigned s = 0; s < Z4_BLOCKS_SUBS; s++)
+                        counts[z4_blocks_sub_key(at + i * size, s)]++;
+                else
+                    counts[z4_blocks_key(at + i * size)]++;
             total += n;
         }
         at += n * z4_blocks_size(formats + runs[r].format);
@@ -99,7 +143,7 @@ Z4_INLINE void z4_blocks_deal(uint8_t *content, const z4_blocks_format *formats,
     uint8_t *part = parts[format->part[format->n_fields - 1]];
     for (unsigned k = 0; k < Z4_BLOCKS_KEYS; k++) {
         next[k] = part;
-        part += counts[k] * w;
+        part += counts[k] * (halves ? Z4_BLOCKS_SUB : w);
     }
     uint8_t *block = content;
     for (size_t r = 0; r < n_runs; r++) {
@@ -108,7 +152,11 @@ Z4_INLINE void z4_blocks_deal(uint8_t *content, const z4_blocks_format *formats,
             block += n * z4_blocks_size(formats + runs[r].format);
             continue;
         }
-        for (size_t i = 0; i < n; i++, block += size) {
+        for (size_t i = 0; halves && i < n; i++, block += size)
+            for (unsigned s = 0; s < Z4_BLOCKS_SUBS; s += 2)
+                z4_blocks_halves(block + size - w + Z4_BLOCKS_SUB * s, next + z4_blocks_sub_key(block, s),
+                                 next + z4_blocks_sub_key(block, s + 1), join);
+        for (size_t i = 0; !halves && i < n; i++, block += size) {
             uint8_t **place = next + z4_blocks_key(block);
             uint8_t *payload = block + size - w;
             uint8_t *dst = join ? payload : *place;
