@@ -16,6 +16,8 @@ from z4ai.align.similar import candidates
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from z4ai.align.source import ByName, TensorSource
 
 __all__ = ["Cuts"]
@@ -102,6 +104,8 @@ class Cuts:
             theirs = self._theirs.get(group, [])
             if theirs:
                 self._search(ours, theirs)
+                self._target.forget()
+                self._base.forget()
         for k, source in hints.items():
             self._try_hint(k, source)
         found: dict[int, tuple[Alignment, int]] = {}
@@ -135,10 +139,8 @@ class Cuts:
 
     def _match(self, places: list[tuple[Axis, int]], there: list[tuple[Axis, int]]) -> set[Axis]:
         """Explore the stretches around each place whose block is found in the base."""
-        mine = [(axis, p, self._target.at(axis, p)) for axis, p in places]
-        mine = [entry for entry in mine if telling(entry[2])]
-        others = [(axis, p, self._base.at(axis, p)) for axis, p in there]
-        others = [entry for entry in others if telling(entry[2])]
+        mine = _telling(places, self._target)
+        others = _telling(there, self._base)
         if not mine or not others:
             return set()
         alike = candidates(
@@ -251,6 +253,14 @@ class Cuts:
             pieces.append(Piece(width, source.k, inner, first, turned))
             pos = stretch.end
         return Alignment(outer, tuple(pieces)) if len(pieces) <= MAX_PIECES else None
+
+
+def _telling(
+    places: list[tuple[Axis, int]], blocks: Blocks
+) -> list[tuple[Axis, int, NDArray[np.uint16]]]:
+    """Sketch places, but leave out those that tell nothing."""
+    sketches = zip(places, blocks.all_at(places), strict=True)
+    return [(axis, place, block) for (axis, place), block in sketches if telling(block)]
 
 
 def _edge(bad: int, good: int, agrees: Callable[[int], bool]) -> int:

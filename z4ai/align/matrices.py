@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ from z4ai.align.pieces import transposable
 from z4ai.align.samples import in_order, sketch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from z4ai.align.source import TensorSource
@@ -28,6 +31,8 @@ _OF_COLUMN = 64
 _FEWEST_OF_LINE = 32
 # Rows that lie together are read at once up to this many bytes.
 _SPAN_NBYTES = 1 << 16
+# Blocks that are in memory at once.
+_AT_ONCE = 1 << 12
 # Bits in a hundred that agree in what is alike: eight deviations from chance at 128 bits.
 _ALIKE = 85
 
@@ -98,27 +103,43 @@ class Blocks:
         A matrix and its transpose have the same sketches along the axes that correspond.
         """
         known = self._known.get((axis, place))
-        if known is None:
-            known = self._known[axis, place] = self._make(axis, place)
-        return known
+        return self.all_at([(axis, place)])[0] if known is None else known
+
+    def all_at(self, places: Sequence[tuple[Axis, int]]) -> list[NDArray[np.uint16]]:
+        """Sketch many blocks at once."""
+        by_dtype: dict[tuple[str, int], list[tuple[Axis, int]]] = defaultdict(list)
+        for axis, place in places:
+            if (axis, place) not in self._known:
+                n = axis.along * min(axis.other, _ACROSS)
+                by_dtype[self.model.tensors[axis.k].dtype, n].append((axis, place))
+        for (dtype, _), some in by_dtype.items():
+            for at in range(0, len(some), _AT_ONCE):
+                these = some[at : at + _AT_ONCE]
+                contents = [
+                    self._content(axis, place, axis.along, min(axis.other, _ACROSS))
+                    for axis, place in these
+                ]
+                blocks = in_order(np.concatenate(contents), dtype).reshape(len(these), -1)
+                self._known.update(zip(these, sketch(blocks[:, :_BLOCK], _BLOCK), strict=True))
+        return [self._known[place] for place in places]
+
+    def forget(self) -> None:
+        """Give back what is known."""
+        self._known.clear()
 
     def line(self, axis: Axis, place: int, n: int) -> NDArray[np.uint16]:
         """Sketch `n` elements of a single row or column."""
-        return self._make(axis, place, 1, n)
+        content = self._content(axis, place, 1, n)
+        return sketch(in_order(content, self.model.tensors[axis.k].dtype), _BLOCK)
 
-    def _make(
-        self, axis: Axis, place: int, along: int | None = None, n_other: int | None = None
-    ) -> NDArray[np.uint16]:
-        along = axis.along if along is None else along
-        n_other = min(axis.other, _ACROSS) if n_other is None else n_other
+    def _content(self, axis: Axis, place: int, along: int, n_other: int) -> NDArray[np.uint8]:
+        """Read a block, in the middle of the other axis; in rows that run across the axis."""
         other = (axis.other - n_other) // 2
         if axis.across:
-            block = self._read(axis, other, n_other, place, along)
-            content = np.ascontiguousarray(block.T)
+            block = np.ascontiguousarray(self._read(axis, other, n_other, place, along).T)
         else:
-            content = self._read(axis, place, along, other, n_other)
-        ordered = in_order(content.reshape(-1).view(np.uint8), self.model.tensors[axis.k].dtype)
-        return sketch(ordered[:_BLOCK], _BLOCK)
+            block = self._read(axis, place, along, other, n_other)
+        return block.reshape(-1).view(np.uint8)
 
     def _read(
         self, axis: Axis, row: int, n_rows: int, column: int, n_columns: int

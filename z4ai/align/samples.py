@@ -70,8 +70,12 @@ def sketch(ordered: NDArray[Any], n_bits: int) -> NDArray[np.uint16]:
     Training, rounding to another dtype, scaling: hardly a bit of it changes. In unrelated tensors
     it is a coin toss, whatever the distribution of the elements.
     """
-    bits = (ordered > np.roll(ordered, -1))[: min(n_bits, len(ordered)) // 16 * 16]
-    return np.packbits(bits, bitorder="little").view("<u2")
+    n = ordered.shape[-1]
+    bits = np.empty(ordered.shape, np.bool_)
+    np.greater(ordered[..., :-1], ordered[..., 1:], out=bits[..., :-1])
+    np.greater(ordered[..., -1], ordered[..., 0], out=bits[..., -1])
+    bits = bits[..., : min(n_bits, n) // 16 * 16]
+    return np.packbits(bits, axis=-1, bitorder="little").view("<u2")
 
 
 class Relation(NamedTuple):

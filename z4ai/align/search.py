@@ -212,9 +212,8 @@ class _Search:
                 if source >= 0 and self._names[k] < 0:
                     self._names[k] = source
                 if source >= 0 and fits(target[k], base[source]):
-                    relation, n_bits = self._relate(k, source), 8 * item_nbytes(target[k].dtype)
-                    close = 16 * relation.cost <= _CLOSE * n_bits * _n_sampled(target[k])
-                    if close or relation.certain:
+                    relation = self._relate(k, source)
+                    if relation.certain or _is_close(relation, target[k], _n_sampled(target[k])):
                         self._settle(k, source)
                         break
 
@@ -241,7 +240,7 @@ class _Search:
         return True
 
     def _lead(self, k: int, source: int) -> None:
-        """Try a small tensor of the right name that has more or fewer rows."""
+        """Try a small tensor of the right name that has more or fewer rows than its namesake."""
         tensor, other = self._target.tensors[k], self._base.tensors[source]
         if tensor.nbytes > _SMALL_NBYTES or kind_of(tensor.dtype) != kind_of(other.dtype):
             return
@@ -249,6 +248,15 @@ class _Search:
             return
         n, n_base = n_items(tensor), n_items(other)
         width = min(n, n_base)
+        if n == n_base:
+            return
+        if tensor.name != other.name:
+            n_read = min(width, RUN * RUNS)
+            ours = self._target.read(k, 0, n_read * item_nbytes(tensor.dtype))
+            theirs = self._base.read(source, 0, n_read * item_nbytes(other.dtype))
+            relation = relate(ours, tensor.dtype, theirs, other.dtype)
+            if not relation.certain and not _is_close(relation, tensor, n_read):
+                return
         pieces = [Piece(width, source, n_base, 0, False)]
         if width < n:
             pieces.append(Piece(n - width, -1, 0, 0, False))
@@ -257,6 +265,11 @@ class _Search:
 
 def _n_sampled(tensor: Tensor) -> int:
     return min(n_items(tensor), RUN * RUNS)
+
+
+def _is_close(relation: Relation, tensor: Tensor, n: int) -> bool:
+    """Tell whether `n` elements differ so little that even what is hardly likely may be tried."""
+    return 16 * relation.cost <= _CLOSE * 8 * item_nbytes(tensor.dtype) * n
 
 
 def _sketches(
