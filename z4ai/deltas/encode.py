@@ -116,8 +116,11 @@ class Compression:
             effort,
         )
         put(sink, end)
+        nbytes = self._waves.position + len(end)
+        # They hold the sink, whose memory the caller wants back.
+        del self._waves, self._small
         delta = ModelDelta(self._header_bytes, self._header, entries, checksums, self.nbytes, ends)
-        return describe(delta, self._waves.position + len(end))
+        return describe(delta, nbytes)
 
     # --- One tensor -------------------------------------------------------------------------------
 
