@@ -203,53 +203,80 @@ def selected(args: argparse.Namespace, folder: Path) -> Iterator[Pair]:
 # --- Speed ------------------------------------------------------------------------------------
 
 
-def speed(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bool]:
-    """Race z4ai and lmzip on one pair; print rows, comparisons and the table."""
-    (pair,) = [p for p in pairs(args.folder, folder) if p.name == SPEED]
-    pythons = rivals.pythons(args)
+def race(pair: Pair, op: str, workers: dict[str, Worker], rounds: int) -> dict[str, Row]:
+    """Run one operation of all workers in turns; print and return their rows."""
     nbytes = pair.target.stat().st_size
-    rows: dict[str, dict[str, Row]] = {}
+    rows = {name: Row(name, nbytes) for name in workers}
+    contenders = [
+        (rows[name], lambda worker=worker: worker.run(f"{op}_delta"))
+        for name, worker in workers.items()
+    ]
+    measure.take_turns(contenders, rounds)
+    measure.print_rows(list(rows.values()), f"{op}, one thread, {pair.name}, {nbytes} bytes")
+    return rows
+
+
+@contextmanager
+def opened(pair: Pair, wanted: dict[str, Any], args: argparse.Namespace) -> Iterator[Any]:
+    """Start the workers that are there, one process each, and give them the pair."""
+    pythons = rivals.pythons(args)
     workers: dict[str, Worker] = {}
     try:
-        for name in ("z4ai", "lmzip"):
+        for name, options in wanted.items():
             try:
-                options = {"effort": "default"} if name == "z4ai" else {}
-                workers[name] = Worker(name, pythons, threads=1, **options)
+                worker = Worker(name.partition(",")[0], pythons, threads=1, **options)
             except Missing as error:
                 print(f"left out: {error}", file=sys.stderr)
                 continue
-            workers[name].load_pair(pair.target, pair.base)
-        for op in SPEED_GOALS:
-            rows[op] = {name: Row(name, nbytes) for name in workers}
-            contenders = [
-                (rows[op][name], lambda worker=worker, op=op: worker.run(f"{op}_delta"))
-                for name, worker in workers.items()
-            ]
-            measure.take_turns(contenders, args.rounds)
-            title = f"{op}, one thread, {SPEED}, {nbytes} bytes"
-            measure.print_rows(list(rows[op].values()), title)
+            workers[name] = worker
+            worker.load_pair(pair.target, pair.base)
+        yield workers
     finally:
         for worker in workers.values():
             worker.close()
-    comparisons = [
-        Comparison(f"{op} / lmzip", rows[op]["z4ai"], rows[op]["lmzip"], goal)
-        for op, (_, goal) in SPEED_GOALS.items()
-        if "lmzip" in rows[op]
-    ]
-    measure.print_comparisons(comparisons)
-    met = {op: rows[op]["z4ai"].best * 1000 >= goal for op, (goal, _) in SPEED_GOALS.items()}
-    lines = []
-    for op, (goal, times) in SPEED_GOALS.items():
-        cells = [op, f"{rows[op]['z4ai'].best * 1000:.0f}", f"{goal}"]
-        for c in comparisons:
-            if c.label.startswith(op):
+
+
+def speed(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bool]:
+    """Race z4ai and lmzip on one pair, and z4ai with itself; print the tables."""
+    found = {pair.name: pair for pair in pairs(args.folder, folder)}
+    ours: dict[str, Any] = {"effort": "default"}
+    results: dict[str, Any] = {}
+    comparisons: list[Comparison] = []
+    lines: list[list[str]] = []
+    good = True
+    with opened(found[SPEED], {"z4ai": ours, "lmzip": {}}, args) as workers:
+        for op, (goal, times) in SPEED_GOALS.items():
+            rows = results[op] = race(found[SPEED], op, workers, args.rounds)
+            rate = rows["z4ai"].best * 1000
+            good &= rate >= goal
+            cells = [op, f"{rate:.0f}", f"{goal}"]
+            if "lmzip" in rows:
+                c = Comparison(f"{op} / lmzip", rows["z4ai"], rows["lmzip"], times)
+                comparisons.append(c)
                 cells += [f"{c.against.best * 1000:.0f}", f"{c.best:.1f}, {c.paired:.1f}"]
-                cells += [f"{times:g}"]
-        lines.append([*cells, *["–"] * (6 - len(cells))])
+                cells.append(f"{times:g}")
+            lines.append([*cells, *["–"] * (6 - len(cells))])
     head = ["", "z4ai, MB/s", "at least", "lmzip, MB/s", "times: of best, paired", "at least"]
     measure.print_markdown(head, lines, "delta speed", args.into)
-    good = all(met.values()) and all(c.met for c in comparisons)
-    return {"rows": rows, "comparisons": comparisons}, good
+    lines = []
+    for name in STRAIGHT.values():
+        wanted = {"z4ai": ours, "z4ai, no search": {**ours, "low_rank": False}}
+        with opened(found[name], wanted, args) as workers:
+            rows = results[f"search, {name}"] = race(found[name], "encode", workers, args.rounds)
+        plain, searched = rows["z4ai, no search"], rows["z4ai"]
+        if plain.encoded_nbytes != searched.encoded_nbytes:
+            raise SystemExit(f"{name}: the search found something")
+        # What it costs: the others' time by that without it.
+        c = Comparison(f"encode without / with the search, {name}", plain, searched)
+        comparisons.append(c)
+        good &= max(c.best, c.paired) <= SEARCH_GOAL
+        cells = [name, *(f"{row.best * 1000:.0f}" for row in (plain, searched))]
+        lines.append([*cells, f"{c.best:.3f}, {c.paired:.3f}", f"{SEARCH_GOAL:g}"])
+    head = ["encode", "without, MB/s", "with, MB/s", "cost: of best, paired", "at most"]
+    measure.print_markdown(head, lines, "delta search", args.into)
+    measure.print_comparisons(comparisons)
+    good &= all(c.met for c in comparisons)
+    return {"rows": results, "comparisons": comparisons}, good
 
 
 def main() -> int:

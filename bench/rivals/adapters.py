@@ -63,13 +63,17 @@ class Adapter:
 
 
 class Z4ai(Adapter):
-    def __init__(self, threads: int = 1, effort: str = "fast") -> None:
+    def __init__(self, threads: int = 1, effort: str = "fast", low_rank: bool = True) -> None:
         super().__init__(threads)
         import z4ai
 
         self.z4ai = z4ai
         self.effort = effort
         self.version = z4ai.__version__
+        if not low_rank:  # deltas without the search for factors, to tell what it costs
+            from z4ai import lowrank
+
+            lowrank.find_factors = lambda *_: None
 
     def encode(self, raw: bytes) -> bytes:
         return self.z4ai.compress(raw, dtype=self.dtype, effort=self.effort, threads=self.threads)
