@@ -226,13 +226,32 @@ def gguf(nbytes: int, seed: int, width: int) -> bytes:
     return (made + text(nbytes, seed, width))[:nbytes]
 
 
+def gguf_of_sub_blocks(nbytes: int, seed: int, width: int) -> bytes:
+    """A GGUF file of one tensor, q4_K; what is left is text."""
+    n = nbytes // 144
+    z = mixed(n * 128, seed)
+    coins = np.unpackbits((z & np.uint64(0xFF)).astype(np.uint8)[:, None], axis=1).sum(axis=1)
+    made = np.zeros((n, 144), np.uint8)
+    made[:, 0] = (z[:n] >> np.uint64(40)).astype(np.uint8)
+    made[:, 1] = 24 + coins[:n] // 4
+    made[:, 2] = (z[:n] >> np.uint64(48)).astype(np.uint8)
+    made[:, 3] = 34 + coins[:n] // 4
+    made[:, 4:16] = (z[: 12 * n] >> np.uint64(24)).astype(np.uint8).reshape(n, 12) & 0x4C
+    low = coins.reshape(n, 128)
+    made[:, 16:] = low | np.roll(low, 5, axis=1) << 4
+    head = struct.pack("<4sIQQ", b"GGUF", 2, 1, 0) + struct.pack("<Q", 1) + b"w"
+    head += struct.pack("<IQIQ", 1, 256 * n, 12, 0)
+    whole = head + bytes(-len(head) % 32) + made.tobytes()
+    return (whole + text(nbytes, seed, width))[:nbytes]
+
+
 FORMULAS = {
     f.__name__: f
     for f in (
         *(noise, weights, sparse, steps, text, patterns),
         *(rows, columns, rows_and_columns, outliers, pruned),
         *(grid, grid_of_groups, grid_and_others, few, few_a_row, rising, vocabulary, layers),
-        gguf,
+        *(gguf, gguf_of_sub_blocks),
     )
 }
 

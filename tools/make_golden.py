@@ -169,6 +169,7 @@ def add_parts(add: Add) -> None:
     for effort in ("balanced", "max"):
         inputs = recipe("gguf", 9000, 1)
         add(f"blocks-{effort}", "compress", inputs, dtype="auto", effort=effort)
+    add("blocks-of-sub-blocks", "compress", recipe("gguf_of_sub_blocks", 9000, 1), dtype="auto")
     add("blocks-streamed", "compress_stream", recipe("gguf", 7000, 1, 2), dtype="auto")
 
 
