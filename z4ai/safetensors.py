@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +17,14 @@ from z4ai.container.encode import FrameWaves
 from z4ai.container.original import parse_original
 from z4ai.container.reader import ZstnReader
 from z4ai.container.sink import IntoMemory, Sink, WriteOut, put
+from z4ai.container.small import SmallTensors, is_small
 from z4ai.container.source import Source, open_source, read, source_of_buffer
 from z4ai.container.st_header import Header, Tensor
 from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
 from z4ai.dtypes import AUTO, OPAQUE, DType
-from z4ai.encoder import encode_content
 from z4ai.errors import CorruptError, FormatError
-from z4ai.frame import NO_LIMITS, FrameHeader
+from z4ai.frame import NO_LIMITS
 from z4ai.options import Limits, resolve_effort, resolve_limits
 from z4ai.plan import BLOCKS_HEAD_NBYTES, find_blocks, may_have_blocks, resolve_or_guess
 
@@ -42,14 +41,6 @@ if TYPE_CHECKING:
     Path = str | bytes | os.PathLike[Any]
     ProgressWish = bool | Callable[[int, int], object] | None
 
-# Tensors of less share a frame with others, so that its header and tables are paid once; and so
-# much content closes such a frame, since one of them is never read without its neighbours.
-_SMALL_NBYTES = 1 << 15
-_GROUP_NBYTES = 1 << 18
-# What sharing must save: the index may grow by it.
-_SHARING_NBYTES = 64
-# In the place of an offset: the tensor is the same as another.
-_SAME = -1
 # By what a file is judged that is no safetensors file.
 _RUNS, _RUN_NBYTES = 16, 1 << 16
 
@@ -453,35 +444,33 @@ class _Compression:
         waves = FrameWaves(sink, zstn.HEADER_NBYTES, effort, threads, bar.update)
         tensors = self._header.tensors
         first = same_as(self._source, start, tensors)
-        small = _SmallTensors(waves, self._source, effort, threads)
-        places: list[tuple[int, int] | None] = []
+        small = SmallTensors(waves, effort, threads)
+        # Of each tensor that has bytes of its own: whether it is small, and its number.
+        places: dict[int, tuple[bool, int]] = {}
         n_shared = 0
         for k, tensor in enumerate(tensors):
             if tensor.begin == tensor.end:
-                places.append(None)
-            elif first[k] != k:
-                places.append((first[k], _SAME))
+                continue
+            dtype = st_header.dtype_of(tensor.dtype)
+            if first[k] != k:
                 n_shared += 1
                 bar.update(tensor.nbytes)
-            elif tensor.nbytes < _SMALL_NBYTES and effort != "fast":
-                places.append(small.add(start + tensor.begin, tensor))
+            elif is_small(tensor.nbytes, effort):
+                content = np.empty(tensor.nbytes, np.uint8)
+                self._source.read_into(start + tensor.begin, content.data)
+                places[k] = True, small.add(dtype, tensor.shape, content)
             else:
-                dtype = st_header.dtype_of(tensor.dtype)
-                places.append((self._add(waves, start + tensor.begin, tensor, dtype), 0))
+                places[k] = False, self._add(waves, start + tensor.begin, tensor, dtype)
         small.flush()
         waves.flush()
         locations: list[Location] = []
-        for place in places:
-            if place is None:
+        for k in first:
+            if k not in places:
                 locations.append(zstn.NO_LOCATION)
                 continue
-            number, offset = place
-            if offset == _SAME:
-                locations.append(locations[number])
-                continue
-            if number < 0:
-                number, offset = small.places[~number]
-            locations.append((*waves.frames[number], offset))
+            shares, number = places[k]
+            own = small.location(number) if shares else (*waves.frames[number], 0)
+            locations.append(own)
         data_nbytes = self._header.data_nbytes
         end = zstn.write_end(self._header_bytes, locations, data_nbytes, waves.position, effort)
         put(sink, end)
@@ -504,74 +493,6 @@ class _Compression:
             source.read_into(begin + at, view)
 
         return waves.add(dtype, tensor.shape, tensor.nbytes, read_into, blocks)
-
-
-class _SmallTensors:
-    """Tensors too small for a frame of their own: those of one dtype share one, where that pays.
-
-    Attributes
-    ----------
-    places : list of (int, int)
-        Frame of each tensor and its offset in the content; complete after `flush`.
-    """
-
-    def __init__(self, waves: FrameWaves, source: Source, effort: str, threads: int | None) -> None:
-        self._waves = waves
-        self._source = source
-        self._effort = effort
-        self._threads = threads
-        self._open: dict[DType, list[tuple[int, NDArray[np.uint8], Tensor]]] = {}
-        self.places: list[tuple[int, int]] = []
-
-    def add(self, begin: int, tensor: Tensor) -> tuple[int, int]:
-        """Add a tensor; -> the complement of its number among `places`, and 0."""
-        content = np.empty(tensor.nbytes, np.uint8)
-        self._source.read_into(begin, content.data)
-        members = self._open.setdefault(st_header.dtype_of(tensor.dtype), [])
-        members.append((len(self.places), content, tensor))
-        self.places.append((-1, 0))
-        if sum(len(content) for _, content, _ in members) >= _GROUP_NBYTES:
-            self._close(st_header.dtype_of(tensor.dtype))
-        return ~members[-1][0], 0
-
-    def flush(self) -> None:
-        """Add the frames of groups that are not full."""
-        for dtype in list(self._open):
-            self._close(dtype)
-
-    def _close(self, dtype: DType) -> None:
-        members = self._open.pop(dtype)
-        content = np.concatenate([content for _, content, _ in members])
-        if len(members) > 1 and self._pays(dtype, members, content):
-            together = self._encode(dtype, content, (), self._effort)
-            number = self._waves.add_encoded(together, len(content))
-            at = 0
-            for k, content, _ in members:
-                self.places[k] = number, at
-                at += len(content)
-            return
-        for k, content, tensor in members:
-            encoded = self._encode(dtype, content, tensor.shape, self._effort)
-            self.places[k] = self._waves.add_encoded(encoded, len(content)), 0
-
-    def _pays(
-        self,
-        dtype: DType,
-        members: list[tuple[int, NDArray[np.uint8], Tensor]],
-        content: NDArray[np.uint8],
-    ) -> bool:
-        """Tell whether to share; the same at every tier, so that a higher one is never larger."""
-        apart = 0
-        for _, own, tensor in members:
-            apart += len(self._encode(dtype, own, tensor.shape, "balanced"))
-        return len(self._encode(dtype, content, (), "balanced")) + _SHARING_NBYTES < apart
-
-    def _encode(
-        self, dtype: DType, content: NDArray[np.uint8], shape: tuple[int, ...], effort: str
-    ) -> bytes:
-        places = shape if prod(shape) * dtype.width == len(content) else None
-        header = FrameHeader(dtype, len(content))
-        return encode_content(content, header, effort, places, self._threads)
 
 
 def _spread(source: Source) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from z4ai.container.decode import TensorDecoder
 from z4ai.container.dedup import SHARED_NBYTES
 from z4ai.container.encode import FrameWaves
 from z4ai.container.sink import WriteOut, put
+from z4ai.container.small import SmallTensors, is_small
 from z4ai.container.source import open_source
 from z4ai.container.st_header import Tensor
 from z4ai.dtypes import resolve
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from numpy.typing import NDArray
+
+    from z4ai.container.zstn import Location
+
+    # Whether a tensor may share a frame, and its number among those, or that of its frame.
+    _Number = tuple[bool, int]
 
 __all__ = ["ZstnWriter", "container_stats"]
 
@@ -58,7 +64,8 @@ class ZstnWriter:
     Notes
     -----
     In that file the tensors lie by falling size of their elements, so that each is aligned, and
-    otherwise in the order in which they were added. Identical tensors are stored once, except in
+    otherwise in the order in which they were added. Small ones of one dtype share a frame where
+    that is smaller. Identical tensors are stored once, except in
     a file object.
 
     Examples
@@ -84,9 +91,9 @@ class ZstnWriter:
         self._threads = threads
         self._metadata = _check_metadata(metadata)
         self._tensors: list[Tensor] = []
-        self._numbers: list[int | None] = []
+        self._numbers: list[_Number | None] = []
         self._names: set[str] = set()
-        self._digests: dict[tuple[int, int], int] = {}
+        self._digests: dict[tuple[int, int], _Number] = {}
         self._n_shared = 0
         self._stats: dict[str, Any] | None = None
         self._aborted = False
@@ -97,6 +104,7 @@ class ZstnWriter:
         self._sink = WriteOut(partial(write_all, self._atomic or file))
         put(self._sink, zstn.write_header())
         self._waves = FrameWaves(self._sink, zstn.HEADER_NBYTES, self._effort, threads)
+        self._small = SmallTensors(self._waves, self._effort, threads)
 
     def __enter__(self) -> ZstnWriter:
         return self
@@ -247,9 +255,12 @@ class ZstnWriter:
             raise ValueError(msg)
         name.encode()
 
-    def _encode(self, code: str, shape: tuple[int, ...], content: NDArray[np.uint8]) -> int:
+    def _encode(self, code: str, shape: tuple[int, ...], content: NDArray[np.uint8]) -> _Number:
         dtype = st_header.dtype_of(code)
-        if len(content) < _WAITING_NBYTES:
+        shares = is_small(len(content), self._effort)
+        if shares:
+            number = self._small.add(dtype, shape, content.copy())
+        elif len(content) < _WAITING_NBYTES:
 
             def read_into(begin: int, view: memoryview) -> None:
                 view[:] = content[begin : begin + len(view)].data
@@ -260,18 +271,24 @@ class ZstnWriter:
             # The caller may change it from now on.
             self._waves.flush()
         if self._atomic is not None and len(content) >= SHARED_NBYTES:
-            self._digests.setdefault((len(content), xxh3_128(content)), number)
-        return number
+            self._digests.setdefault((len(content), xxh3_128(content)), (shares, number))
+        return shares, number
 
-    def _find_same(self, content: NDArray[np.uint8]) -> int | None:
-        """Number of a frame with the same bytes: by its hash, then by decoding it."""
+    def _location(self, number: _Number) -> Location:
+        shares, k = number
+        return self._small.location(k) if shares else (*self._waves.frames[k], 0)
+
+    def _find_same(self, content: NDArray[np.uint8]) -> _Number | None:
+        """Number of a tensor with the same bytes: by its hash, then by decoding it."""
         if self._atomic is None or len(content) < SHARED_NBYTES or not self._digests:
             return None
         number = self._digests.get((len(content), xxh3_128(content)))
         if number is None:
             return None
+        waiting = self._small.waiting(number[1]) if number[0] else None
+        if waiting is not None:
+            return number if np.array_equal(waiting, content) else None
         self._waves.flush()
-        offset, nbytes = self._waves.frames[number]
         same = True
         done = 0
 
@@ -284,12 +301,13 @@ class ZstnWriter:
         try:
             tensor = Tensor("", "U8", (len(content),), 0, len(content))
             decoder = TensorDecoder(source, NO_LIMITS, self._threads)
-            decoder.decode_all([tensor], [(offset, nbytes, 0)], WriteOut(compare))
+            decoder.decode_all([tensor], [self._location(number)], WriteOut(compare))
         finally:
             source.close()
         return number if same else None
 
     def _finish(self) -> dict[str, Any]:
+        self._small.flush()
         self._waves.flush()
         order = sorted(range(len(self._tensors)), key=self._alignment)
         tensors, locations = [], []
@@ -298,8 +316,7 @@ class ZstnWriter:
             tensor, number = self._tensors[k], self._numbers[k]
             tensors.append(tensor._replace(begin=pos, end=pos + tensor.nbytes))
             pos += tensor.nbytes
-            frame = (0, 0) if number is None else self._waves.frames[number]
-            locations.append((*frame, 0))
+            locations.append(zstn.NO_LOCATION if number is None else self._location(number))
         header = st_header.write(tensors, self._metadata)
         # The index lists empty tensors as a reader of the header will sort them.
         places = {tensor.name: place for place, tensor in enumerate(tensors)}
