@@ -165,7 +165,10 @@ class Cuts:
         return axis.across == source.across or can_turn(tensor, source)
 
     def _explore(self, axis: Axis, source: Axis, shift: int, known: int | None) -> None:
-        """Find how far an axis and its source agree, from places at which they do."""
+        """Find how far an axis and its source agree.
+
+        Either they are known to at a place, or they must at an end of what they may share.
+        """
         low = max(0, shift)
         last = min(axis.length, source.length + shift) - axis.along
         if last < low:
@@ -176,8 +179,7 @@ class Cuts:
         places = sorted(probes)
 
         def agrees(place: int) -> bool:
-            block = self._target.at(axis, place)
-            return telling(block) and similar(block, self._base.at(source, place - shift))
+            return similar(self._target.at(axis, place), self._base.at(source, place - shift))
 
         n = line_of(axis, source)
 
@@ -185,6 +187,11 @@ class Cuts:
             ours = self._target.line(axis, place, n)
             return similar(ours, self._base.line(source, place - shift, n))
 
+        if known is None and not any(
+            agrees(place) and telling(self._target.at(axis, place))
+            for place in places[:: len(places) - 1 or 1]
+        ):
+            return
         good = [agrees(place) for place in places]
         i = 0
         while i < len(places):
