@@ -43,6 +43,7 @@ TRANSFORMS = {
     30: "difference4",
     31: "difference8",
 }
+# Transforms from here on make a chunk of parts, up to those of delta frames.
 FIRST_PARTS = 16
 # Transforms of delta frames, as in docs/format/codecs/difference.md.
 SAME, XOR = 24, 25

@@ -19,6 +19,7 @@ from z4ai.copies import decode_record, encode_record
 from z4ai.dtypes import (
     BYTES1,
     DIFFERENCE_WIDTHS,
+    FIRST_PARTS,
     SAME,
     SYMBOLS1,
     TRANSFORM_WIDTHS,
@@ -91,7 +92,7 @@ _RECORD_FIELDS = {
     _DIFFERENCE: "difference",
 }
 # Transforms to parts: each stream is a frame.
-_FIRST_PARTS, _LAST_PARTS = 16, 20
+_LAST_PARTS = 20
 
 MAX_CHUNK_NBYTES = 1 << 26
 CHUNK_FIXED_NBYTES = _CHUNK.size
@@ -407,7 +408,7 @@ def write_chunk_headers(out: memoryview, jobs: NDArray[np.void]) -> None:
         _CHUNK.pack_into(out, offset, encoded, content, checksum, layout, n, params[0])
         for p in range(n):
             _STREAM.pack_into(out, offset + _CHUNK.size + p * _STREAM.size, codecs[p], sizes[p])
-        if params[0] and (layout < _FIRST_PARTS or layout in DIFFERENCE_WIDTHS):
+        if params[0] and (layout < FIRST_PARTS or layout in DIFFERENCE_WIDTHS):
             _SYMBOLS_PARAMS.pack_into(out, offset + _CHUNK.size + n * _STREAM.size, *params[1:])
 
 
@@ -428,7 +429,7 @@ class _Shape(NamedTuple):
 @cache
 def _shape_of(transform: int, width: int, delta: bool, big_endian: bool) -> _Shape | None:
     """Find what chunks of a transform consist of; None if a frame cannot have such."""
-    if _FIRST_PARTS <= transform <= _LAST_PARTS:
+    if FIRST_PARTS <= transform <= _LAST_PARTS:
         return _Shape(width, 1, _MAX_STREAMS, FRAME, FRAME, any_params=True)
     if transform < len(TRANSFORM_WIDTHS):
         width = TRANSFORM_WIDTHS[transform]

@@ -8,7 +8,7 @@ import numpy as np
 
 from z4ai._fast import _threads, chunks, hashing
 from z4ai.codecs import BROTLI, STORE, ZSTD
-from z4ai.dtypes import BYTES1
+from z4ai.dtypes import BYTES1, FIRST_PARTS
 from z4ai.errors import ChecksumError, CorruptError, FormatError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ _SLOW_LEVEL = 10
 _LEAST_LONG_NBYTES = 2 << 20
 # Z4_CODEC_PLAIN of z4_chunk.h, never on the wire: the bytes of a plane, or one a remainder.
 _PLAIN = 254
-# Transforms from here on make a chunk of parts.
-_FIRST_PARTS = 16
 # Where things lie in the encoded buffer.
 _ENCODED_OFFSETS = [
     name for name in chunks.JOB.names or () if name.endswith("_offset") and name[:8] != "content_"
@@ -209,7 +207,7 @@ def decode_run(
         try:
             if job["status"] != _UNSUPPORTED:
                 _fail(job)
-            if join is not None and int(job["layout"]) >= _FIRST_PARTS:
+            if join is not None and int(job["layout"]) >= FIRST_PARTS:
                 join(job)
                 _check_content(content, job)
             else:
