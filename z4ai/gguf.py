@@ -27,6 +27,8 @@ _U64 = Struct("<Q")
 _SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING, _ARRAY = 8, 9
 _MAX_DEPTH = 4  # of arrays of arrays
+# Of tensors, of values and of arrays: far more than any model has, and read in no time.
+_MOST_ITEMS = 1 << 16
 _MAX_NDIM = 8
 _MOST = 1 << 62
 _ALIGNMENT = b"general.alignment"
@@ -120,6 +122,7 @@ class _Reader:
     def __init__(self, buf: memoryview) -> None:
         self.buf = buf
         self.pos = 0
+        self._left = _MOST_ITEMS
 
     def u32(self) -> int:
         (value,) = _U32.unpack_from(self.buf, self.pos)
@@ -143,7 +146,8 @@ class _Reader:
     def skip_value(self, kind: int, depth: int = 0) -> None:
         if kind == _STRING:
             self.string()
-        elif kind == _ARRAY and depth < _MAX_DEPTH:
+        elif kind == _ARRAY and depth < _MAX_DEPTH and self._left > 0:
+            self._left -= 1
             inner, count = self.u32(), self.u64()
             if inner in _SCALARS:
                 self.skip(_SCALARS[inner] * count)
@@ -175,12 +179,7 @@ class _Reader:
 def _layout_of(reader: _Reader) -> Layout:
     magic, version, n_tensors, n_values = _HEAD.unpack_from(reader.buf)
     reader.pos = _HEAD.size
-    # Fewer bytes than these no tensor and no value has.
-    if (
-        magic != MAGIC
-        or version not in _VERSIONS
-        or max(n_tensors, n_values) > len(reader.buf) // 8
-    ):
+    if magic != MAGIC or version not in _VERSIONS or max(n_tensors, n_values) > _MOST_ITEMS:
         raise _NotGguf
     alignment = 32
     for _ in range(n_values):

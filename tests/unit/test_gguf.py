@@ -236,6 +236,10 @@ HOSTILE = {
     "many tensors": header(3, HUGE, 0),
     "many values": header(3, 0, HUGE),
     "more tensors than bytes": header(3, 1000, 0, bytes(500)),
+    "many empty arrays": header(
+        3, 0, 1, value_of(ARRAY, struct.pack("<IQ", ARRAY, 70_000) + bytes(12 * 70_000))
+    ),
+    "many tensors of nothing": header(3, 70_000, 0, tensor_of((0,), 0, 0) * 70_000),
     "a long key": header(3, 0, 1, struct.pack("<Q", HUGE) + bytes(99)),
     "a long string": header(3, 0, 1, value_of(STRING, struct.pack("<Q", HUGE) + bytes(99))),
     "a long array": header(3, 0, 1, value_of(ARRAY, struct.pack("<IQ", U32, HUGE) + bytes(99))),
