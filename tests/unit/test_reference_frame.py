@@ -35,6 +35,7 @@ from reference_writer import (
 from z4ai._reference import (
     decode_array,
     decode_frame,
+    difference,
     find_chunks,
     parse_header,
     symbols,
@@ -42,6 +43,7 @@ from z4ai._reference import (
 )
 from z4ai._reference.frame import (
     CODECS,
+    DELTA_TABLE_KINDS,
     DTYPES,
     STAGES,
     TABLE_KINDS,
@@ -302,12 +304,14 @@ def test_transforms_are_those_of_the_page() -> None:
     page = {int(i): (name, n) for i, name, n, _ in table_of("Transforms of a chunk")}
     planes = {i: (name, str(n)) for i, (name, n) in TRANSFORMS.items()}
     planes |= {i: (row.name, str(row.width)) for i, row in symbols.TRANSFORMS.items()}
+    planes |= {difference.SAME: ("same", "0"), difference.XOR: ("xor", "1")}
+    planes |= {i: (name, str(difference.STREAMS)) for i, (name, _) in difference.TRANSFORMS.items()}
     assert page == planes | {i: (name, "parts") for i, name in STAGES.items()}
 
 
 def test_table_records_are_those_of_the_page() -> None:
     page = {int(kind) for kind, _, _ in table_of("Table records of a frame header")}
-    assert page == TABLE_KINDS
+    assert page == TABLE_KINDS | DELTA_TABLE_KINDS
 
 
 def test_codecs_are_those_of_the_page() -> None:
