@@ -9,7 +9,7 @@ import numpy as np
 
 from z4ai.codec import compress
 from z4ai.container.st_header import dtype_of
-from z4ai.delta_frame import encode_delta
+from z4ai.delta_encoder import encode_delta
 from z4ai.deltas.choose import is_clearly_smaller, looks_related
 from z4ai.deltas.records import MOST_BLOCK_NBYTES, row_items
 from z4ai.encoder import encode_content

@@ -14,6 +14,7 @@ from z4ai.align import (
     reference_of_elements,
     whole,
 )
+from z4ai.container.st_header import dtype_of
 from z4ai.deltas.records import FROM_NAME, FROM_PIECES, Columns, row_items
 from z4ai.errors import CorruptError
 
@@ -129,14 +130,8 @@ class Reference:
 
         row = row_items(self._tensor)
         out = np.empty(len(content), np.uint8)
-        predict(
-            content,
-            self.dtype,
-            self.factors,
-            begin // row,
-            (end - begin) // row,
-            out,
-        )
+        dtype = dtype_of(self._tensor.dtype)
+        predict(content, dtype, self.factors, begin // row, (end - begin) // row, out)
         return out
 
     def _gather(self, begin: int, end: int) -> NDArray[np.uint8]:
@@ -235,8 +230,3 @@ class Reference:
             begin = first + low - start
             stop = first + (rows - 1) * piece.width + high - start
             yield _Run(piece, begin, stop, low - left, high - low)
-
-    @property
-    def dtype(self) -> str:
-        """Code of the elements."""
-        return self._tensor.dtype

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from z4ai.delta_frame import encode_delta
+from z4ai.delta_encoder import encode_delta
 from z4ai.deltas.choose import is_clearly_smaller, looks_related
 from z4ai.encoder import encode_content
 from z4ai.frame import FrameHeader
