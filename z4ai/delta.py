@@ -11,7 +11,7 @@ from z4ai._fast.chunks import BytesBuilder
 from z4ai._fast.hashing import xxh3_128
 from z4ai.codec import check_shape, is_big_endian
 from z4ai.decoder import check_output
-from z4ai.delta_frame import decode_delta, encode_delta, index_of_delta
+from z4ai.delta_frame import decode_delta, index_of_delta
 from z4ai.dtypes import is_auto, resolve
 from z4ai.errors import BaseMismatchError, CorruptError
 from z4ai.options import Limits, resolve_effort, resolve_limits
@@ -83,6 +83,8 @@ def compress_delta(
     >>> z4ai.decompress_delta(blob, before) == after.tobytes()
     True
     """
+    from z4ai.delta_encoder import encode_delta  # noqa: PLC0415 - what writes is slow to import
+
     tier = resolve_effort(effort)
     content = bytes_of(current)
     known = bytes_of(reference)
