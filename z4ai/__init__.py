@@ -64,19 +64,23 @@ _LATER = {
     ),
     "stream": ("compress_stream", "decompress_stream"),
 }
+# Modules that are names themselves.
+_MODULES = ("model_delta",)
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
+    if name not in _MODULE_OF and name not in _MODULES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     from importlib import import_module  # noqa: PLC0415 - see above
 
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     found: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})
