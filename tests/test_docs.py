@@ -1,8 +1,8 @@
 """Pages and docstrings keep their word: their examples run, their links lead somewhere.
 
 Every ```python block of README.md and docs/ is run: page by page, in one namespace a page, in a
-folder that holds only a small `model.safetensors`. A block that cannot run says so where it opens:
-```python not-run.
+folder that holds only small models: `model.safetensors`, and `finetuned.safetensors` beside
+`base.safetensors`. A block that cannot run says so where it opens: ```python not-run.
 """
 
 from __future__ import annotations
@@ -74,9 +74,18 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
-def write_model(path: Path) -> None:
-    """A safetensors file of two small tensors, written by hand."""
+def write_models(folder: Path) -> None:
+    """A model, and another one that was made from a base."""
+    write_model(folder / "model.safetensors")
+    write_model(folder / "base.safetensors")
+    write_model(folder / "finetuned.safetensors", every=50)
+
+
+def write_model(path: Path, every: int = 0) -> None:
+    """A safetensors file of two small tensors, written by hand; some weights moved a little."""
     weight = (np.arange(4096, dtype=np.float32) / 4096 - 0.5).reshape(64, 64)
+    if every:
+        weight.reshape(-1)[::every] += np.float32(1e-4)
     tensors = {"encoder.weight": weight, "encoder.bias": np.zeros(64, np.float32)}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -97,7 +106,7 @@ def page_id(page: Path) -> str:
 @pytest.mark.parametrize("page", [p for p in PAGES if runnable(p.read_text())], ids=page_id)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_model(tmp_path / "model.safetensors")
+    write_models(tmp_path)
     namespace: dict[str, object] = {"__name__": "__page__"}
     for block in runnable(page.read_text()):
         # the blank lines make a traceback show the page's own line number
@@ -108,7 +117,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", ["z4ai", *MODULES])
 def test_docstring_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_model(tmp_path / "model.safetensors")
+    write_models(tmp_path)
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0, f"{result.failed} of {result.attempted} examples fail: see stdout"
 

@@ -76,9 +76,10 @@ def compress(
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> from z4ai import model_delta
-    >>> with open("finetuned.safetensors", "rb") as one, open("base.safetensors", "rb") as other:
-    ...     finetuned, base = one.read(), other.read()
+    >>> finetuned = Path("finetuned.safetensors").read_bytes()
+    >>> base = Path("base.safetensors").read_bytes()
     >>> blob = model_delta.compress(finetuned, base)
     >>> model_delta.decompress(blob, base) == finetuned
     True
@@ -136,9 +137,10 @@ def decompress(
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> from z4ai import model_delta
-    >>> with open("finetuned.safetensors", "rb") as file:
-    ...     blob = model_delta.compress(file.read(), "base.safetensors")
+    >>> finetuned = Path("finetuned.safetensors").read_bytes()
+    >>> blob = model_delta.compress(finetuned, "base.safetensors")
     >>> try:
     ...     model_delta.decompress(blob, "finetuned.safetensors")
     ... except ValueError as error:
@@ -278,11 +280,11 @@ def decompress_file(
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> from z4ai import model_delta
     >>> _ = model_delta.compress_file("finetuned.safetensors", "base.safetensors", "finetuned.z4dm")
     >>> _ = model_delta.decompress_file("finetuned.z4dm", "base.safetensors", "again.safetensors")
-    >>> with open("finetuned.safetensors", "rb") as one, open("again.safetensors", "rb") as other:
-    ...     one.read() == other.read()
+    >>> Path("again.safetensors").read_bytes() == Path("finetuned.safetensors").read_bytes()
     True
     """
     limits = resolve_limits(limits)
