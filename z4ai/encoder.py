@@ -255,6 +255,7 @@ def encode_content(
     shape: tuple[int, ...] | None,
     threads: int | None,
     blocks: Layout | None = None,
+    adapted: Plan | None = None,
 ) -> bytes:
     """Compress a whole content that lies in memory.
 
@@ -272,16 +273,20 @@ def encode_content(
         The caller's wish.
     blocks : Layout, optional
         What opaque content is made of.
+    adapted : Plan, optional
+        The plan of a tier above the fastest, where that has been made; `find_copies` found none.
     """
     plan = make_plan(header.dtype, effort, blocks)
     if effort == "fast":
         return encode_frame(content, header._replace(chunk_nbytes=plan.chunk_nbytes), plan, threads)
     whole, whole_shape = content, shape
-    copies, content, shape = find_copies(content, header.dtype, shape)
+    copies = None
+    if adapted is None:
+        copies, content, shape = find_copies(content, header.dtype, shape)
     header = header._replace(copies=copies, content_nbytes=len(content))
     if copies is not None and blocks is not None:
         plan = plan._replace(blocks=blocks.without(copies, len(whole)))
-    plan = adapt_plan(
+    plan = adapted or adapt_plan(
         plan, content, header.dtype, shape, big_endian=header.big_endian, in_memory=True
     )
     header = header._replace(chunk_nbytes=plan.chunk_nbytes)

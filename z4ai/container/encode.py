@@ -184,16 +184,15 @@ class FrameWaves:
                     sample = np.empty(nbytes, np.uint8)
                     read_into(0, sample.data)
                 rows = _rows_of(shape, dtype, nbytes, len(sample))
-                plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
-                if self._effort == "max" and len(sample) < nbytes and blocks is None:
-                    plan = self._settle(plan, sample, dtype, rows, nbytes)
-                if len(sample) == nbytes and self._is_special(plan, sample, dtype, rows):
-                    header = frame.FrameHeader(dtype, nbytes)
-                    encoded = encode_content(
-                        sample, header, self._effort, rows, self._threads, blocks
-                    )
-                    self._put(number, encoded, nbytes)
-                    return number
+                if len(sample) == nbytes:
+                    plan, encoded = self._adapt(plan, sample, dtype, rows)
+                    if encoded is not None:
+                        self._put(number, encoded, nbytes)
+                        return number
+                else:
+                    plan = adapt_plan(plan, sample, dtype, rows, nbytes=nbytes)
+                    if self._effort == "max" and blocks is None:
+                        plan = self._settle(plan, sample, dtype, rows, nbytes)
                 if take < nbytes and take % plan.chunk_nbytes:
                     plan = plan._replace(stages=(), chunk_nbytes=chunk_nbytes)
                 alone = bool(plan.stages) or plan.effort == "max" or blocks is not None
@@ -231,15 +230,28 @@ class FrameWaves:
             return plan
         return plan._replace(model=below.model, transform=below.transform)
 
-    def _is_special(
+    def _adapt(
         self, plan: Plan, content: NDArray[np.uint8], dtype: DType, shape: tuple[int, ...] | None
-    ) -> bool:
-        """Tell whether a frame is made in ways of its own, and not by the kernels in a wave."""
+    ) -> tuple[Plan, bytes | None]:
+        """Adapt a plan to a whole content; -> it, and the frame where it is not made in a wave."""
         if plan.effort == "fast" or not len(content):
-            return False
-        if plan.effort == "max" or plan.stages or plan.blocks is not None:
-            return True
-        return find_copies(content, dtype, shape)[0] is not None
+            return adapt_plan(plan, content, dtype, shape), None
+        adapted = None
+        in_ways_of_its_own = plan.effort == "max" or plan.blocks is not None
+        if not in_ways_of_its_own and find_copies(content, dtype, shape)[0] is None:
+            adapted = adapt_plan(plan, content, dtype, shape, in_memory=True)
+            if not adapted.stages:
+                return adapted, None
+        encoded = encode_content(
+            content,
+            frame.FrameHeader(dtype, len(content)),
+            self._effort,
+            shape,
+            self._threads,
+            plan.blocks,
+            adapted,
+        )
+        return plan, encoded
 
     def add_encoded(self, encoded: bytes, content_nbytes: int) -> int:
         """Add a frame that has been made of so much content; -> its number."""
