@@ -206,7 +206,9 @@ def _split(numbers: NDArray[np.int32]) -> _Column:
 
 def _code(columns: list[_Column], n_tables: int) -> tuple[bytes, bytes, bytes]:
     """Return tables, contexts and the stream of symbols, with columns of like spread together."""
-    spread = [np.abs(c.symbols.view(np.int8).astype(np.int32)).sum() / len(c.symbols) for c in columns]
+    spread = [
+        np.abs(c.symbols.view(np.int8).astype(np.int32)).sum() / len(c.symbols) for c in columns
+    ]
     order = sorted(range(len(columns)), key=spread.__getitem__)
     of_column = np.zeros(len(columns), np.uint8)
     for rank, k in enumerate(order):

@@ -1,0 +1,355 @@
+"""Factors found: a glance that mostly says no, then the product that explains a difference."""
+
+from __future__ import annotations
+
+from math import frexp, log2, sqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from z4ai._fast import lowrank, sparse
+from z4ai.lowrank.factors import MAX_EXPONENT, MAX_RANK, MIN_EXPONENT, Factors, predict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from z4ai.dtypes import DType
+
+    Bytes = NDArray[np.uint8]
+    Doubles = NDArray[np.float64]
+
+__all__ = ["find_factors"]
+
+# Smaller matrices do not pay for factors.
+_LEAST_SIDE = 32
+_LEAST_NBYTES = 1 << 13
+# Rows of a sample, by bytes of the matrix: what is done grows with their cube.
+_SAMPLES = ((1 << 26, 160), (1 << 24, 112), (1 << 22, 72), (0, 40))
+# Of the squares of the singular values of noise, how far one may be above what is expected.
+_EDGE = 1.7
+_MANTISSA = {"fp16": 10, "bf16": 7, "fp32": 23, "fp64": 52}
+_EXPONENT_BITS = {"fp16": 5, "bf16": 8, "fp32": 8, "fp64": 11}
+# Vectors of the range finder beyond the rank that the glance saw.
+_MORE = 8
+# Multiply-adds of a sweep with weights of each row's own.
+_EXACT_WORK = 1 << 32
+_SHARED_STEP = 16
+# Elements that a choice of precision is judged by.
+_JUDGED = 1 << 16
+# Times that an error within the rounding of an element is forgiven, and how much of it.
+_FORGIVING = 6
+_SLACK = 0.97
+# Bytes of a record, its frame and its place beside its numbers.
+_OVERHEAD_BITS = 8 * 250
+_GAIN = 0.97
+
+
+class _Pair(NamedTuple):
+    """Target and base, as matrices of bytes, and both transposed."""
+
+    target: Bytes
+    base: Bytes
+    kind: int
+    shape: tuple[int, int]
+
+    def transposed(self, width: int) -> _Pair:
+        rows, columns = self.shape
+        word = f"<u{width}"
+        turned = [
+            np.ascontiguousarray(x.view(word).reshape(rows, columns).T).reshape(-1).view(np.uint8)
+            for x in (self.target, self.base)
+        ]
+        return _Pair(turned[0], turned[1], self.kind, (columns, rows))
+
+    def project(self, factor: Doubles) -> Doubles:
+        found: Doubles = lowrank.project(self.target, self.base, self.kind, *self.shape, factor)
+        return found
+
+
+class _Product(NamedTuple):
+    """Singular vectors, one a row, and values."""
+
+    left: Doubles
+    values: Doubles
+    right: Doubles
+
+
+def find_factors(
+    target: NDArray[np.uint8], base: NDArray[np.uint8], dtype: DType, shape: tuple[int, int]
+) -> Factors | None:
+    """Find the product of thin matrices that explains how a matrix differs from its base.
+
+    Parameters
+    ----------
+    target, base : ndarray of uint8
+        Content of the matrices; aligned to their elements.
+    dtype : DType
+        Of both: ``fp16``, ``bf16``, ``fp32`` or ``fp64``.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    Factors or None
+        None where the difference is not of low rank, or factors would not pay.
+
+    Raises
+    ------
+    ValueError
+        If sizes do not fit.
+
+    Notes
+    -----
+    A no mostly costs a small sample's singular values. Memory: the transposes of both matrices,
+    and factors of doubles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from z4ai.dtypes import resolve
+    >>> from z4ai.lowrank import find_factors
+    >>> rng = np.random.default_rng(0)
+    >>> base = rng.normal(0, 0.05, (256, 256)).astype(np.float32)
+    >>> adapter = rng.normal(0, 0.05, (256, 2)) @ rng.normal(0, 0.05, (2, 256))
+    >>> target = base + adapter.astype(np.float32)
+    >>> flat = [x.reshape(-1).view(np.uint8) for x in (target, base)]
+    >>> find_factors(*flat, resolve("fp32"), base.shape).rank
+    2
+    """
+    kind = lowrank.KINDS.get(dtype.name)
+    rows, columns = shape
+    if kind is None or len(target) != rows * columns * dtype.width or len(base) != len(target):
+        msg = f"no pair of {rows} x {columns} elements of {dtype.name}"
+        raise ValueError(msg)
+    if min(shape) < _LEAST_SIDE or len(target) < _LEAST_NBYTES:
+        return None
+    pair = _Pair(target, base, kind, shape)
+    rank = _glance(pair)
+    if rank is None:
+        return None
+    return _Finder(pair, dtype).find(rank)
+
+
+def _glance(pair: _Pair) -> int | None:
+    """Return the rank of a small sample beyond rounding; None: nothing, or too much."""
+    n = next(rows for nbytes, rows in _SAMPLES if len(pair.target) >= nbytes)
+    rows, columns = pair.shape
+    n = min(n, rows)
+    across = min(2 * n, columns) // lowrank.RUN * lowrank.RUN
+    sample = lowrank.Sample(pair.target, pair.base, pair.kind, rows, columns, n, across)
+    # Errors of rounding, twice where the base was rounded too; no more than there is at all.
+    noise = min(sample.steps / 6, sample.energy)
+    edge = _EDGE * noise * (sqrt(n) + sqrt(across)) ** 2
+    rank = sample.above(edge)
+    return rank if 0 < rank <= 2 * min(n, across) // 3 else None
+
+
+class _Finder:
+    """One search."""
+
+    def __init__(self, pair: _Pair, dtype: DType) -> None:
+        self._pair, self._dtype = pair, dtype
+        self._turned = pair.transposed(dtype.width)
+        rows, columns = pair.shape
+        n = max(1, min(rows, _JUDGED // columns))
+        self._judged = np.arange(n) * rows // n
+        take = [x.reshape(rows, -1)[self._judged].reshape(-1) for x in (pair.target, pair.base)]
+        self._few_target, self._few_base = take
+        field = take[1].view(f"<u{dtype.width}") >> _MANTISSA[dtype.name]
+        self._top = int((field & (1 << _EXPONENT_BITS[dtype.name]) - 1).max())
+        self._parts = rows / n
+        self._plain = self._bits(self._few_base)
+
+    def find(self, rank: int) -> Factors | None:
+        product = self._range(rank)
+        if product is None:
+            return None
+        rows, columns = self._pair.shape
+        energy = float((product.values**2).sum()) / (rows * columns)
+        least = max(-500, min(500, frexp(sqrt(energy))[1] - 2))
+        for _ in range(2):
+            product = self._sweep(product, least, 0.0)
+        best = self._quantise(product)
+        if best is None or best[0] > _GAIN * self._plain:
+            return None
+        for _ in range(_FORGIVING):
+            product = self._sweep(product, least, _SLACK)
+        other = self._quantise(product)
+        if other is not None and other[0] < best[0]:
+            best = other
+        return best[1]
+
+    def _range(self, rank: int) -> _Product | None:
+        """Find the largest singular values and their vectors, as many as stand out."""
+        most = min(min(self._pair.shape) // 4, MAX_RANK)
+        while True:
+            q = min(rank + _MORE, most + _MORE)
+            found = self._leading(q)
+            floor = max(1.3 * found.values[-1], 1e-13 * found.values[0])
+            n = int((found.values > floor).sum())
+            if n == 0:
+                return None
+            if n <= q - _MORE // 2:
+                return _Product(found.left[:n], found.values[:n], found.right[:n])
+            if q > most:
+                return None
+            rank = 2 * q
+
+    def _leading(self, q: int) -> _Product:
+        factor = _signs(self._pair.shape[1], q)
+        for again in (True, False):
+            left = np.ascontiguousarray(self._pair.project(factor).T)
+            lowrank.orthonormal(left)
+            factor = self._turned.project(np.ascontiguousarray(left.T))
+            if again:
+                right = np.ascontiguousarray(factor.T)
+                lowrank.orthonormal(right)
+                factor = np.ascontiguousarray(right.T)
+        return _singular(left, np.eye(q), np.ascontiguousarray(factor.T))
+
+    def _sweep(self, product: _Product, least: int, slack: float) -> _Product:
+        """Improve both sides by weighted least squares."""
+        root = np.sqrt(product.values)[:, None]
+        left = np.ascontiguousarray((root * product.left).T)
+        right = np.ascontiguousarray(root * product.right)
+        rows, columns = self._pair.shape
+        exact = rows * columns * len(root) ** 2 <= _EXACT_WORK
+        options = {"slack": slack, "step": 0 if exact else _SHARED_STEP}
+        pair, turned = self._pair, self._turned
+        lowrank.refine(pair.target, pair.base, pair.kind, left, right, least, **options)
+        across, along = np.ascontiguousarray(right.T), np.ascontiguousarray(left.T)
+        lowrank.refine(turned.target, turned.base, pair.kind, across, along, least, **options)
+        return _resolve(along, np.ascontiguousarray(across.T))
+
+    # --- Precision --------------------------------------------------------------------------------
+
+    def _bits(self, reference: Bytes) -> float:
+        """Return what differences from a reference take, by a sample of rows."""
+        counts = lowrank.count(self._few_target, reference, self._pair.kind, self._top)
+        bits = sum(sparse.entropy(row) for row in counts if row.any()) / 65536
+        level = np.arange(256) // 2
+        g = 1 if self._dtype.width == 8 else 2
+        apart = np.maximum((level >> g) - 1, 0)
+        return (bits + float((counts.sum(axis=0) * apart).sum())) * self._parts
+
+    def _quantise(self, product: _Product) -> tuple[float, Factors] | None:
+        """Choose the step that minimises numbers and differences together."""
+        rows, columns = self._pair.shape
+        mantissa = _MANTISSA[self._dtype.name]
+        # Exponents of typical elements tell a unit in the last place.
+        values = self._few_base.view(f"<u{self._dtype.width}")
+        bias = (1 << _EXPONENT_BITS[self._dtype.name] - 1) - 1
+        field = values >> mantissa & (1 << _EXPONENT_BITS[self._dtype.name]) - 1
+        unit = 2.0 ** (float(np.median(field)) - bias - mantissa)
+        rank = len(product.values)
+        # A step of this makes an error of about a unit.
+        step = unit * sqrt(12 / (rank * (1 / rows + 1 / columns)))
+        best: tuple[float, Factors] | None = None
+        worse = 0
+        for k in range(-1, 24):
+            found = self._judge(product, step * 2.0 ** (-k / 2))
+            if found is None:
+                continue
+            if best is None or found[0] < best[0]:
+                best, worse = found, 0
+            else:
+                worse += 1
+                if worse == 3:
+                    break
+        return best
+
+    def _judge(self, product: _Product, step: float) -> tuple[float, Factors] | None:
+        best: tuple[float, Factors] | None = None
+        for rounds in (False, True):
+            factors = _integers(product, step, rounds=rounds)
+            if factors is None:
+                return None
+            few = Factors(
+                np.ascontiguousarray(factors.left[:, self._judged]),
+                factors.right,
+                factors.shifts,
+                factors.exponent,
+                rounds=rounds,
+            )
+            out = np.empty_like(self._few_base)
+            predict(self._few_base, self._dtype, few, 0, len(self._judged), out)
+            bits = self._bits(out) + _numbers_bits(factors)
+            if best is None or bits < best[0]:
+                best = bits, factors
+        return best
+
+
+def _signs(n: int, q: int) -> Doubles:
+    """Return n x q numbers without a pattern, always the same."""
+    state = np.arange(n * q, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state ^= state >> np.uint64(29)
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    state ^= state >> np.uint64(32)
+    return ((state >> np.uint64(40)).astype(np.float64) - 2.0**23).reshape(n, q)
+
+
+def _times(a: Doubles, b: Doubles) -> Doubles:
+    """Return a @ b, its sums in order whatever the machine."""
+    out = np.zeros((len(a), b.shape[1]))
+    for k in range(len(b)):
+        out += a[:, k, None] * b[k]
+    return out
+
+
+def _singular(left: Doubles, core: Doubles, right: Doubles) -> _Product:
+    """Return singular vectors and values of left^T core right, left being orthonormal rows."""
+    upper = lowrank.orthonormal(right)
+    turned = np.ascontiguousarray(_times(core, np.ascontiguousarray(upper.T)))
+    other = np.eye(len(left))
+    lowrank.jacobi(turned, other)
+    values = np.sqrt((turned**2).sum(axis=1))
+    order = np.argsort(-values, kind="stable")
+    values = values[order]
+    rows = turned[order] / np.where(values > 0, values, 1.0)[:, None]
+    return _Product(_times(other[order], left), values, _times(rows, right))
+
+
+def _resolve(left: Doubles, right: Doubles) -> _Product:
+    """Return singular vectors and values of left^T right."""
+    upper = lowrank.orthonormal(left)
+    return _singular(left, upper, right)
+
+
+def _integers(product: _Product, step: float, *, rounds: bool) -> Factors | None:
+    """Round the singular vectors times their values to multiples of about a step."""
+    lefts, rights, exponents = [], [], []
+    for value, left, right in zip(product.values, product.left, product.right, strict=True):
+        exponent = round(log2(value / step**2)) if value > 0 else 0
+        scale = sqrt(value * 2.0**exponent)
+        sides = np.rint(left * scale), np.rint(right * scale)
+        if max(float(np.abs(side).max()) for side in sides) >= 2.0**31:
+            return None
+        if not all(side.any() for side in sides):
+            continue
+        lefts.append(sides[0].astype(np.int32))
+        rights.append(sides[1].astype(np.int32))
+        exponents.append(-exponent)
+    if not exponents:
+        return None
+    least = min(exponents)
+    if not MIN_EXPONENT <= least <= MAX_EXPONENT or max(exponents) - least > 62:
+        return None
+    try:
+        return Factors(
+            np.array(lefts),
+            np.array(rights),
+            tuple(e - least for e in exponents),
+            least,
+            rounds=rounds,
+        )
+    except ValueError:
+        return None
+
+
+def _numbers_bits(factors: Factors) -> float:
+    """Return about what factors take: as Gaussian numbers of the spread of their column."""
+    bits = float(_OVERHEAD_BITS)
+    for side in (factors.left, factors.right):
+        squares = (side.astype(np.float64) ** 2).mean(axis=1) + 1 / 12
+        bits += side.shape[1] * float((0.5 * np.log2(squares) + 2.047).sum())
+    return bits
