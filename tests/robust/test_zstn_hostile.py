@@ -26,8 +26,12 @@ from reference_writer import (
 from strategies import noise, weights
 
 import z4ai
-from z4ai import plan
+from z4ai import _wire, model, plan
+from z4ai._fast import contexts
 from z4ai._reference import restore
+from z4ai.container import decode as zstn_decode
+from z4ai.dtypes import resolve
+from z4ai.encoder import encode_frame
 from z4ai.errors import (
     ChecksumError,
     CorruptError,
@@ -37,6 +41,7 @@ from z4ai.errors import (
     UnsupportedVersionError,
     Z4Error,
 )
+from z4ai.frame import FrameHeader
 from z4ai.safetensors import ZstnReader, compress_bytes, decompress_bytes, decompress_file
 
 LIMITS = z4ai.Limits(max_output_nbytes=1 << 20, max_table_nbytes=1 << 20)
@@ -450,6 +455,54 @@ def test_tensors_that_each_want_a_chunk_of_their_own_are_too_much_work() -> None
         patch.setattr("z4ai.container.decode._WASTE_NBYTES", 1 << 24)
         with pytest.raises(CorruptError, match="far more content"):
             decompress_bytes(container)
+
+
+def test_tiny_frames_with_large_models_are_held_a_wave_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each frame has a few hundred bytes, and a model that takes a MiB once it is read."""
+    n, n_columns, nbytes = 60, 1 << 20, 64
+    counts = np.zeros((1, 256), np.uint32)
+    counts[0, 3] = 1
+    table = contexts.write_tables(counts)[0]
+    sized = _wire.put_varint(len(table)) + table
+    record = model.FIXED.pack(0, model.COLUMNS << model.RECORD_SHIFT, 0)
+    record += _wire.put_varint(n_columns) + sized + sized
+    classes = np.full(n_columns, 3, np.uint8)
+    record += contexts.encode(classes, None, contexts.read_tables(table))
+    block = model.parse_model(memoryview(record), 0)
+    assert len(record) < 1000 < n_columns < block.nbytes
+
+    uint8 = resolve("uint8")
+    content = [noise(nbytes, seed=k) for k in range(n)]
+    frames = []
+    for own in content:
+        header = FrameHeader(uint8, nbytes, 1 << 20, model_record=record)
+        chunks = np.frombuffer(own, np.uint8)
+        frames.append(encode_frame(chunks, header, plan.make_plan(uint8, "fast"), 1))
+    fields = {
+        f"t{k}": {"dtype": "U8", "shape": [nbytes], "data_offsets": [k * nbytes, (k + 1) * nbytes]}
+        for k in range(n)
+    }
+    header_bytes = json.dumps(fields).encode()
+    container = assemble(
+        header_bytes,
+        frames,
+        [(k, 0) for k in range(n)],
+        original_nbytes=8 + len(header_bytes) + n * nbytes,
+    )
+    assert decompress_bytes(container).endswith(b"".join(content))
+    reader = ZstnReader.from_bytes(container)
+    for wave, holds_all in ((8 << 20, False), (1 << 30, True)):
+        monkeypatch.setattr(zstn_decode, "wave_nbytes", lambda _, wave=wave: wave)
+        monkeypatch.setattr(zstn_decode, "IN_PLACE_WAVE_NBYTES", wave)
+        for use in (lambda: decompress_bytes(container), reader.verify):
+            tracemalloc.start()
+            use()
+            held = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            # The models of a wave, and what reading one takes; all of them together are 60 MiB.
+            assert (held > n << 20) if holds_all else (held < 2 * (8 << 20) + (4 << 20))
 
 
 def test_a_file_object_that_lies_about_its_size_is_truncated() -> None:
