@@ -447,9 +447,7 @@ def test_a_copy_that_is_none_is_noticed() -> None:
         reader.read_raw("w")
 
 
-def huge(
-    n_tensors: int, entry: Callable[[int], Entry], shape: tuple[int, ...], dtype: str
-) -> bytes:
+def huge(entry: Entry, shape: tuple[int, ...]) -> bytes:
     """A small file of a large tensor, by its index."""
     nbytes = 2 * int(np.prod([float(n) for n in shape]))
     tensors = [st_header.Tensor("t", "BF16", shape, 0, nbytes)]
