@@ -173,7 +173,9 @@ class Cuts:
         last = min(axis.length, source.length + shift) - axis.along
         if last < low:
             return
-        probes = {low + (last - low) * i // (_PROBES - 1) for i in range(_PROBES)}
+        # One at either end, those between no closer than blocks are long.
+        n_steps = min(_PROBES - 1, (last - low) // axis.along + 1)
+        probes = {low + (last - low) * i // n_steps for i in range(n_steps + 1)}
         if known is not None:
             probes.add(known)
         places = sorted(probes)
@@ -184,15 +186,17 @@ class Cuts:
         n = line_of(axis, source)
 
         def agrees_alone(place: int) -> bool:
-            ours = self._target.line(axis, place, n)
-            return similar(ours, self._base.line(source, place - shift, n))
+            line = self._target.line(axis, place, n)
+            return similar(line, self._base.line(source, place - shift, n))
 
         if known is None and not any(
             agrees(place) and telling(self._target.at(axis, place))
             for place in places[:: len(places) - 1 or 1]
         ):
             return
-        good = [agrees(place) for place in places]
+        ours = self._target.all_at([(axis, place) for place in places])
+        theirs = self._base.all_at([(source, place - shift) for place in places])
+        good = [similar(one, other) for one, other in zip(ours, theirs, strict=True)]
         i = 0
         while i < len(places):
             if not good[i]:

@@ -42,6 +42,7 @@ _SMALL_NBYTES = 1 << 16
 # Fewer elements show no likeness that could not be chance, and are not worth a record.
 _FEWEST = 36
 _MOST_ALIKE = 8
+_HELD_NBYTES = 16 << 20
 # Bits that an element of a namesake saves, if no better one need be looked for.
 _CLEARLY = 4
 # Sixteenths of the bits of an element that differ where nothing but the name speaks for a match.
@@ -172,21 +173,17 @@ class _Search:
             self._left.pop(k, None)
 
     def _match(self, ours: list[int], theirs: list[int]) -> None:
-        # By the samples of all: held only as long as one group is looked at.
-        mine = [sample(self._target, k) for k in ours]
-        others = [sample(self._base, k) for k in theirs]
-        listed = candidates(
-            _sketches(self._target, ours, mine), _sketches(self._base, theirs, others), _MOST_ALIKE
-        )
-        for k, content, numbers in zip(ours, mine, listed, strict=True):
+        mine, others = _Samples(self._target), _Samples(self._base)
+        listed = candidates(mine.sketches(ours), others.sketches(theirs), _MOST_ALIKE)
+        for k, numbers in zip(ours, listed, strict=True):
             tensor = self._target.tensors[k]
             options = []
-            for number in numbers:
-                source = self._base.tensors[theirs[number]]
-                relation = relate(content, tensor.dtype, others[number], source.dtype)
+            for number in (theirs[number] for number in numbers):
+                source = self._base.tensors[number]
+                relation = relate(mine[k], tensor.dtype, others[number], source.dtype)
                 if relation.certain:
                     a, b = likeness(tensor.name, source.name)
-                    options.append((relation.cost, -a, -b, theirs[number]))
+                    options.append((relation.cost, -a, -b, number))
             if not options:
                 continue
             cost, _, _, source_number = min(options)
@@ -272,12 +269,23 @@ def _is_close(relation: Relation, tensor: Tensor, n: int) -> bool:
     return 16 * relation.cost <= _CLOSE * 8 * item_nbytes(tensor.dtype) * n
 
 
-def _sketches(
-    model: TensorSource, numbers: list[int], contents: list[NDArray[np.uint8]]
-) -> NDArray[np.uint16]:
-    return np.array(
-        [
-            sketch(in_order(content, model.tensors[k].dtype), RUN * RUNS)
-            for k, content in zip(numbers, contents, strict=True)
-        ]
-    )
+class _Samples:
+    """Samples of the tensors of a group: not held where they are many, but read again."""
+
+    def __init__(self, model: TensorSource) -> None:
+        self._model = model
+        self._held: dict[int, NDArray[np.uint8]] = {}
+        self._nbytes = 0
+
+    def __getitem__(self, k: int) -> NDArray[np.uint8]:
+        found = self._held.get(k)
+        if found is None:
+            found = sample(self._model, k)
+            if self._nbytes + len(found) <= _HELD_NBYTES:
+                self._held[k] = found
+                self._nbytes += len(found)
+        return found
+
+    def sketches(self, numbers: list[int]) -> NDArray[np.uint16]:
+        tensors = self._model.tensors
+        return np.array([sketch(in_order(self[k], tensors[k].dtype), RUN * RUNS) for k in numbers])
