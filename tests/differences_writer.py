@@ -23,6 +23,7 @@ Freqs = list[int]
 BLOCK = struct.Struct("<QIIHBBBBHBBBBB3x")
 HAS_ROWS, HAS_RARE, HAS_FLOATS = 1, 4, 8
 TRANSFORMS = {1: 28, 2: 29, 4: 30, 8: 31}
+PRECISION = 5
 MOST_SYMBOL = {1: 246, 2: 246, 4: 246, 8: 254}
 
 
@@ -48,19 +49,20 @@ class Fitted(NamedTuple):
     tables: list[Freqs]
     rare: Freqs
     classes: Freqs
+    counts: tuple[npt.NDArray[np.int64], ...] = ()  #: what the three were made of
+
+    def written(self) -> list[bytes]:
+        """Return descriptions of the three, by which they come out the same."""
+        return [contexts.write_tables(part.tolist(), PRECISION)[0] for part in self.counts]
 
     def record(self) -> bytes:
         """Return the table record."""
         m = self.model
         flags = m.floats | (m.rows is not None) << 1 | (m.escape is not None) << 2
         head = struct.pack("<BBBBH", flags, m.escape or 0, m.shift, m.below, m.top)
-        parts = [self.tables]
-        parts += [[self.rare]] if m.escape is not None else []
-        parts += [[self.classes]] if m.rows is not None else []
         out = head + varint(m.period)
-        for part in parts:
-            written = contexts.write_tables(part)[0]
-            out += varint(len(written)) + written
+        for part, there in zip(self.written(), (True, m.escape is not None, m.rows), strict=True):
+            out += varint(len(part)) + part if there else b""
         return out
 
     def block(self, *, octave: int = 0, least: int = 0, most: int = 127) -> Bytes:
@@ -186,12 +188,13 @@ def fit(model: Model, content: Bytes, reference: Bytes, width: int, first: int =
     for i in range(0, len(y), model.period or 1):
         classes[model.rows((first + i) // model.period) if model.rows else 0] += 1
     classes[:128] += 1
-    return Fitted(model, [_table(row) for row in counts], _table(rare), _table(classes))
+    parts = counts, rare[None], classes[None]
+    tables, (rare_table,), (class_table,) = ([_table(row) for row in part] for part in parts)
+    return Fitted(model, tables, rare_table, class_table, parts)
 
 
 def _table(counts: npt.NDArray[np.int64]) -> Freqs:
-    level = contexts.levels_of([int(x) for x in counts], 5)
-    return contexts.freqs_of(level, 5)
+    return contexts.freqs_of(contexts.levels_of(counts.tolist(), PRECISION), PRECISION)
 
 
 def encode(fitted: Fitted, content: Bytes, reference: Bytes, width: int, first: int = 0) -> Chunk:

@@ -131,6 +131,53 @@ def seeds_of_symbols() -> list[bytes]:
     return made
 
 
+def seeds_of_differences() -> list[bytes]:
+    import numpy as np
+    from differences_writer import Model, encode, fit
+
+    made = []
+    choices = [
+        Model(),
+        Model(floats=False),
+        Model(below=3, top=60, contexts=20, shift=1),
+        Model(period=16, rows=lambda row: row % 5, contexts=5),
+        Model(rare=range(9, 200), escape=10),
+        Model(below=2, top=99, contexts=30, period=20, rows=lambda row: row, rare=[1], escape=1),
+    ]
+    for kind, width in enumerate((1, 2, 4, 8)):
+        for k, model in enumerate(choices):
+            n = 150 + 9 * k
+            rng = np.random.default_rng(k)
+            pattern = rng.integers(0, 256, 24, dtype=np.uint8)
+            reference = np.resize(pattern, n * width)
+            content = reference.copy()
+            t = content.view(f"<u{width}")
+            t[::3] += rng.integers(0, 1 << (2 * width), len(t[::3]), dtype=np.uint64).astype(
+                t.dtype
+            )
+            fitted = fit(model, content, reference, width)
+            chunk = encode(fitted, content, reference, width)
+            with_rare, with_rows = model.escape is not None, model.rows is not None
+            tables, rare, classes = fitted.written()
+            parts = [tables, rare if with_rare else b"", classes if with_rows else b""]
+            has = 8 * model.floats | with_rows | with_rare << 2
+            head = struct.pack(
+                "<BBBBHH",
+                kind,
+                has | model.shift << 4,
+                model.escape or 0,
+                model.below,
+                model.top,
+                model.period,
+            )
+            head += len(content).to_bytes(3, "little") + bytes(4)
+            head += struct.pack("<4H", chunk.rows_nbytes, chunk.rare_nbytes, chunk.n_rare, 0)
+            head += struct.pack("<3H", *map(len, parts))
+            head += struct.pack("<3H", len(pattern), len(chunk.apart), len(chunk.symbols))
+            made.append(head + b"".join(parts) + pattern.tobytes() + chunk.apart + chunk.symbols)
+    return made
+
+
 def seeds_of_contents() -> list[bytes]:
     from strategies import KINDS, make
 
@@ -150,6 +197,7 @@ C_SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "chunk": seeds_of_chunks,
     "chunk_round_trip": seeds_of_contents,
     "chunk_symbols": seeds_of_symbols,
+    "chunk_difference": seeds_of_differences,
 }
 
 
