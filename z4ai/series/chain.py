@@ -89,7 +89,11 @@ class Chain:
     def reader(self) -> ZstnReader | DeltaReader:
         """Return a reader of single tensors."""
         if len(self._files) > 1:
-            return self._delta_of(self._files)
+            model = self._model_of(self._files[1:])
+            base = open_base(model, self._limits, self._threads)
+            source = open_source(self._files[0])
+            delta = DeltaReader(source, base, self._limits, self._threads)
+            return self._stack.enter_context(delta)
         reader = ZstnReader.open(self._files[0], limits=self._limits, threads=self._threads)
         return self._stack.enter_context(reader)
 
@@ -130,14 +134,12 @@ class Chain:
             raise ChecksumError(msg)
 
     def _model_of(self, files: Sequence[io.FileIO]) -> TensorSource:
-        if len(files) == 1:
-            return ZstnTensors(open_source(files[0]), self._limits, self._threads)
-        return self._delta_of(files)
-
-    def _delta_of(self, files: Sequence[io.FileIO]) -> DeltaReader:
-        base = open_base(self._model_of(files[1:]), self._limits, self._threads)
-        reader = DeltaReader(open_source(files[0]), base, self._limits, self._threads)
-        return self._stack.enter_context(reader)
+        model: TensorSource = ZstnTensors(open_source(files[-1]), self._limits, self._threads)
+        for file in reversed(files[:-1]):
+            base = open_base(model, self._limits, self._threads)
+            reader = DeltaReader(open_source(file), base, self._limits, self._threads)
+            model = self._stack.enter_context(reader)
+        return model
 
 
 def _open(folder: Folder, step: Step) -> io.FileIO:

@@ -1,0 +1,480 @@
+"""A series that is killed, that runs out of disk, that others read meanwhile, that lies."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import checkpoint, write
+
+import z4ai
+from z4ai._fast.hashing import xxh3_128
+from z4ai.errors import ChecksumError, CorruptError, FormatError, Z4Error
+from z4ai.series import Series
+from z4ai.series import folder as folders
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX system")
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("fp32", "bf16")
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def made(n: int, **options: Any) -> Series:
+    series = Series.create("run", **options)
+    for step in range(n):
+        for kind in KINDS:
+            write(Path("in.safetensors"), kind, step)
+            series.add("in.safetensors", f"{kind}.step{step}")
+    return series
+
+
+def contents(path: str | Path = "run") -> dict[str, bytes]:
+    """Everything that can be restored, by name."""
+    series = Series.open(path)
+    found = {}
+    for step in series.ls():
+        series.restore(step.name, "restored")
+        found[step.name] = Path("restored").read_bytes()
+    return found
+
+
+def expected(names: list[str]) -> dict[str, bytes]:
+    return {name: checkpoint(name.split(".")[0], int(name.partition("step")[2])) for name in names}
+
+
+def litter(series: Series) -> set[str]:
+    files = {step.file for step in series.ls()}
+    half = {f".partial/{name}" for name in os.listdir(os.path.join(series.path, ".partial"))}
+    return (set(os.listdir(series.path)) - files - {"series.json", ".lock", ".partial"}) | half
+
+
+# --- Killed ---------------------------------------------------------------------------------------
+
+
+@posix
+def test_killed_at_any_moment_it_loses_nothing() -> None:
+    """The script does so fifty times and more; here a few."""
+    script = ROOT / "bench" / "e2e" / "series_kill.py"
+    run = subprocess.run(
+        [sys.executable, str(script), "--kills", "6", "--folder", "killed", "--seed", "3"],
+        env={**os.environ, "PYTHONPATH": _path()},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "6 kills" in run.stdout
+
+
+def _path() -> str:
+    here = [str(Path(z4ai.__file__).parents[1]), str(ROOT)]
+    return os.pathsep.join([*here, os.environ.get("PYTHONPATH", "")])
+
+
+# --- The system fails -----------------------------------------------------------------------------
+
+# What a writer asks of the system, and how much of it fails.
+CALLS = ("write", "fsync", "replace", "open", "mkdir", "listdir", "unlink", "lstat", "close")
+
+
+class Failing:
+    """The functions of `os` fail from the n-th call on, once or for good."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int, *, for_good: bool) -> None:
+        self.count = 0
+        self.at = at
+        self.for_good = for_good
+        self.failed: list[str] = []
+        self.thread = threading.get_ident()
+        for name in CALLS:
+            patch.setattr(os, name, self._around(name, getattr(os, name)))
+
+    def _around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def failing(*args: Any, **options: Any) -> Any:
+            if threading.get_ident() != self.thread:
+                return call(*args, **options)
+            self.count += 1
+            if self.count == self.at or (self.for_good and self.count > self.at):
+                self.failed.append(name)
+                if name == "close":  # closes nevertheless, as systems do
+                    call(*args, **options)
+                raise OSError(errno.ENOSPC, f"no room for {name}")
+            if name != "fsync":  # slow, and no power is lost here
+                return call(*args, **options)
+            return None
+
+        return failing
+
+
+def adding(series: Series) -> None:
+    series.add("in.safetensors", "new.step9")
+
+
+def dropping(series: Series) -> None:
+    series.drop("fp32.step0")
+
+
+def configuring(series: Series) -> None:
+    series.configure(max_depth=5)
+
+
+@posix
+@pytest.mark.parametrize("for_good", [False, True])
+@pytest.mark.parametrize("change", [adding, dropping, configuring])
+def test_whatever_fails_the_series_is_before_or_after(
+    change: Callable[[Series], None], for_good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(1)
+    os.rename("run", "kept")
+    write(Path("in.safetensors"), "fp32", 9)
+    before, depth = contents("kept"), Series.open("kept").max_depth
+    shutil.copytree("kept", "run")
+    change(Series.open("run"))
+    after = contents("run")
+    outcomes = set()
+    seen = set()
+    for at in range(1, 1000):
+        shutil.rmtree("run")
+        shutil.copytree("kept", "run")
+        series = Series.open("run")
+        failed: OSError | None = None
+        with monkeypatch.context() as patch:
+            failing = Failing(patch, at, for_good=for_good)
+            try:
+                change(series)
+            except OSError as error:
+                failed = error
+        seen.update(failing.failed)
+        if not failing.failed:
+            break
+        # `series` once more: nothing of a failure is kept in memory.
+        assert [s.name for s in series.ls()] == [s.name for s in Series.open("run").ls()]
+        names = [step.name for step in series.ls()]
+        done = names == list(after) and (before != after or series.max_depth != depth)
+        assert done or (names == list(before) and series.max_depth == depth)
+        if failed is None:
+            assert done, f"call {at}: told to be done and is not"
+        outcomes.add((failed is None, done))
+        if for_good or at % 4 == 1:
+            assert contents("run") == (after if done else before)
+        # The next writer is not hindered, and cleans up.
+        series.configure(max_depth=3)
+        assert not litter(series), f"call {at}: {failing.failed}"
+    else:
+        pytest.fail("it never ends")
+    assert (False, False) in outcomes
+    assert {"write", "fsync", "replace", "open", "close"} <= seen
+
+
+@posix
+def test_a_failure_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = made(2)
+    write(Path("in.safetensors"), "fp32", 9)
+    for change in (adding, dropping):
+
+        def full(*_: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            with pytest.raises(OSError, match="No space left"):
+                change(series)
+        assert not litter(series)
+    assert contents() == expected(list(contents()))
+
+
+@posix
+def test_a_folder_that_cannot_be_written_is_read() -> None:
+    """As somebody else where that can be, since root may write anywhere."""
+    is_root = os.getuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        os.chdir(folder)
+        series = made(1)
+        for path in (*(f"run/{step.file}" for step in series.ls()), "in.safetensors"):
+            os.chmod(path, 0o644)
+        os.chmod("run", 0o755 if is_root else 0o555)
+        script = (
+            "import sys; from z4ai.series import Series\n"
+            "s = Series.open('run'); assert s.verify().ok\n"
+            "with s.reader('bf16.step0') as r: assert len(r.names()) == 3\n"
+            "try: s.add('in.safetensors', 'x')\n"
+            "except PermissionError: sys.exit(7)\n"
+        )
+        run = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONPATH": _path(), "PYTHONDONTWRITEBYTECODE": "1"},
+            user=65534 if is_root else None,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        os.chmod("run", 0o755)
+        os.chdir("/")
+    if is_root and "ModuleNotFoundError" in run.stderr:
+        pytest.skip("others may not read z4ai")
+    assert run.returncode == 7, run.stderr
+
+
+# --- Others at work -------------------------------------------------------------------------------
+
+
+def test_writers_wait_for_one_another() -> None:
+    series = made(1)
+    other = Series.open("run", timeout=0.1)
+    with series._folder.locked(None):
+        for change in (dropping, configuring, lambda s: s.add("in.safetensors", "x")):
+            with pytest.raises(TimeoutError, match="another writer"):
+                change(other)
+        assert contents() == expected(["fp32.step0", "bf16.step0"]), "readers do not wait"
+    configuring(other)
+
+
+def test_threads_that_write_take_turns() -> None:
+    series = made(1)
+    failures: list[BaseException] = []
+
+    def work(k: int) -> None:
+        try:
+            path = Path(f"in{k}.safetensors")
+            for step in range(3):
+                write(path, "fp32", step + 1, run=k)
+                series.add(path, f"{k}.step{step}")
+            series.drop(f"{k}.step1")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert series.verify().ok
+    assert len(series) == 2 + 3 * 2
+
+
+@posix
+def test_readers_in_other_processes_while_it_is_written() -> None:
+    """Whatever is named when they look is restored, whatever is dropped meanwhile."""
+    series = made(2)
+    script = (
+        "import sys, time\n"
+        "from checkpoints import checkpoint\n"
+        "from z4ai.series import Series\n"
+        "n = 0; end = time.monotonic() + 4\n"
+        "while time.monotonic() < end:\n"
+        "    s = Series.open('run')\n"
+        "    for step in s.ls():\n"
+        "        try: s.restore(step.name, sys.argv[1])\n"
+        "        except KeyError: continue\n"
+        "        kind, number = step.name.split('.step')\n"
+        "        assert open(sys.argv[1], 'rb').read() == checkpoint(kind, int(number))\n"
+        "        n += 1\n"
+        "print(n)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([_path(), str(ROOT / "tests")])}
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, f"out{k}"], env=env, stdout=-1, stderr=-1, text=True
+        )
+        for k in range(2)
+    ]
+    changes = 0
+    step = 2
+    while any(reader.poll() is None for reader in readers):
+        for kind in KINDS:
+            write(Path("in.safetensors"), kind, step % 10)
+            series.add("in.safetensors", f"{kind}.step{step % 10}")
+            series.drop(series.ls()[0].name)
+            changes += 1
+        step += 1
+    for reader in readers:
+        out, error = reader.communicate()
+        assert reader.returncode == 0, error
+        assert int(out) > 10
+    assert changes > 2
+
+
+def test_a_reader_with_an_old_manifest_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made(2)
+    reader = Series.open("run")
+    read = folders.Folder.read_manifest
+    late: list[int] = []
+
+    def then_dropped(self: folders.Folder) -> Any:
+        found = read(self)
+        if not late:
+            late.append(1)
+            Series.open("run").drop("fp32.step0")
+        return found
+
+    monkeypatch.setattr(folders.Folder, "read_manifest", then_dropped)
+    reader.restore("bf16.step0", "out")
+    assert Path("out").read_bytes() == checkpoint("bf16", 0)
+
+
+# --- A folder that lies ---------------------------------------------------------------------------
+
+
+def forge(change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest, and let its checksum fit."""
+    path = Path("run/series.json")
+    fields = json.loads(path.read_bytes())
+    del fields["checksum"]
+    change(fields)
+    body = json.dumps(fields)[1:].encode()
+    path.write_bytes(b'{"checksum":"%032x",\n' % xxh3_128(body) + body)
+
+
+@pytest.mark.parametrize("file", ["../secret", "/etc/passwd", "../run/x.0000000000000000.zstn"])
+def test_no_manifest_leads_out_of_the_folder(file: str) -> None:
+    made(1)
+    Path("secret").write_bytes(b"secret")
+    forge(lambda fields: fields["steps"][0].update(file=file))
+    for call in (
+        lambda: Series.open("run"),
+        lambda: Series("run").drop("fp32.step0"),
+        lambda: Series("run").verify(),
+        lambda: Series("run").add("in.safetensors", "x"),
+    ):
+        with pytest.raises(CorruptError, match="no name of a step's file"):
+            call()
+    assert Path("secret").read_bytes() == b"secret"
+
+
+@posix
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_file_that_is_none_is_refused(kind: str) -> None:
+    series = made(1)
+    file = Path("run", series.ls()[0].file)
+    os.rename(file, "elsewhere")
+    if kind == "link":
+        file.symlink_to(Path("elsewhere").resolve())
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.mkdir()
+    with pytest.raises(CorruptError, match="not a regular file"):
+        series.restore("fp32.step0", "x")
+    assert set(series.verify().failures) == {"fp32.step0", "bf16.step0"}
+    with pytest.raises(CorruptError, match="not a regular file"):
+        series.drop("fp32.step0")
+    assert Path("elsewhere").exists()
+
+
+@posix
+def test_links_do_not_lead_writers_out_of_the_folder() -> None:
+    series = made(1)
+    os.mkdir("outside")
+    Path("outside/precious").write_bytes(b"x")
+    shutil.rmtree("run/.partial")
+    os.symlink(Path("outside").resolve(), "run/.partial")
+    with pytest.raises(CorruptError, match="not a folder"):
+        configuring(series)
+    assert os.listdir("outside") == ["precious"]
+    os.unlink("run/.partial")
+    os.unlink("run/.lock")
+    os.symlink(Path("outside/new").resolve(), "run/.lock")
+    with pytest.raises(OSError, match=r"\.lock"):
+        configuring(series)
+    assert os.listdir("outside") == ["precious"]
+    os.unlink("run/.lock")
+    configuring(series)
+    # An orphan that is a link goes, and what it leads to stays.
+    os.symlink(Path("outside/precious").resolve(), "run/x.0000000000000000.zstn")
+    os.symlink(Path("outside/precious").resolve(), "run/.partial/x")
+    configuring(series)
+    assert Path("outside/precious").read_bytes() == b"x"
+    assert not litter(series)
+
+
+def test_other_files_of_the_folder_are_left_alone() -> None:
+    series = made(1)
+    others = ["notes.txt", "model.zstn", "x.0123.zstn", "X.000000000000000A.zstn", ".hidden"]
+    for name in others:
+        Path("run", name).write_bytes(b"mine")
+    os.mkdir("run/y.0000000000000000.zstn")
+    configuring(series)
+    series.drop("fp32.step0")
+    assert litter(series) == {*others, "y.0000000000000000.zstn"}
+
+
+def test_orphans_are_told_and_then_removed() -> None:
+    series = made(1)
+    Path("run/x.0000000000000000.zstn").write_bytes(b"")
+    Path("run/.partial/x").write_bytes(b"")
+    report = series.verify()
+    assert report.ok
+    assert report.orphans == ("x.0000000000000000.zstn",)
+    configuring(series)
+    assert series.verify().orphans == ()
+    assert not litter(series)
+
+
+def test_damage_is_told_step_by_step() -> None:
+    series = made(2)
+    # step1 depends on step0; the copies depend on both.
+    file = Path("run", series.ls()[2].file)
+    assert series.ls()[2].name == "fp32.step1"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    report = series.verify()
+    assert set(report.failures) == {"fp32.step1", "bf16.step1"}
+    assert all(isinstance(error, FormatError) for error in report.failures.values())
+    Path("out").write_bytes(b"before")
+    with pytest.raises(FormatError):
+        series.restore("fp32.step1", "out")
+    assert Path("out").read_bytes() == b"before"
+    with pytest.raises(FormatError):
+        series.drop("fp32.step1")
+    assert set(series.verify().failures) == {"fp32.step1", "bf16.step1"}
+    file.write_bytes(data[:-1])
+    with pytest.raises(Z4Error, match=r"has \d+ bytes"):
+        series.restore("fp32.step1", "out")
+    file.unlink()
+    with pytest.raises(CorruptError, match="lacks a file"):
+        series.restore("fp32.step1", "out")
+    # What is damaged hinders nothing that does not need it.
+    write(Path("in.safetensors"), "fp32", 2)
+    assert series.add("in.safetensors", "fp32.step2")["base"] is None
+    series.drop("bf16.step1")
+    series.drop("fp32.step1")
+    assert series.verify().ok
+
+
+def test_another_file_in_the_place_of_a_step_is_refused() -> None:
+    series = made(1)
+    write(Path("in.safetensors"), "fp32", 0, run=7)
+    other = Series.create("other")
+    other.add("in.safetensors", "x")
+    shutil.copy(Path("other", other.ls()[0].file), Path("run", series.ls()[0].file))
+    nbytes = other.ls()[0].encoded_nbytes
+    forge(lambda fields: fields["steps"][0].update(encoded_nbytes=nbytes))
+    with pytest.raises(ChecksumError, match="were added"):
+        series.restore("fp32.step0", "out")
+    assert set(series.verify().failures) == {"fp32.step0", "bf16.step0"}
+    assert not os.path.exists("out")
+
+
+def test_a_manifest_beyond_all_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made(1)
+    monkeypatch.setattr("z4ai.series.manifest.MAX_NBYTES", 100)
+    with pytest.raises(CorruptError, match="more than 100 bytes"):
+        Series.open("run")
