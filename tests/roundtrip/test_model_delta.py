@@ -136,13 +136,19 @@ def test_same_bytes_by_any_instructions(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(target)
     (tmp_path / "b").write_bytes(base)
     blobs = {model_delta.compress(target, base)}
-    code = "import z4ai.model_delta as m; m.compress_file('t', 'b', 'd', verify=True)"
-    variants = _dispatch.runnable()
-    for isa in variants:
+    paths = [str(tmp_path / name) for name in "tbd"]
+    code = (
+        "import sys, z4ai.model_delta as m; m.compress_file(*sys.argv[1:], verify=True);"
+        "from z4ai._fast import _dispatch; print(_dispatch.current())"
+    )
+    said = set()
+    for isa in _dispatch.runnable():
         env = {**os.environ, "Z4AI_ISA": isa}
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=env)
+        command = [sys.executable, "-c", code, *paths]
+        ran = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+        said.add(ran.stdout.strip())
         blobs.add((tmp_path / "d").read_bytes())
-    assert len(variants) >= 1
+    assert said == set(_dispatch.runnable())
     assert len(blobs) == 1
 
 

@@ -180,7 +180,7 @@ class BlockCoder:
         self, content: NDArray[np.uint8], begin: int, end: int, plain: Coded | None
     ) -> Coded | None:
         """Keep factors if the first block, with its part of them, is smaller by them."""
-        found = None if plain is None else self._find_factors(content, plain)
+        found = None if plain is None else self._find_factors(content)
         if found is None:
             return plain
         from z4ai.lowrank import encode_factors  # noqa: PLC0415 - seldom needed
@@ -195,7 +195,7 @@ class BlockCoder:
         self._reference.factors = None
         return plain
 
-    def _find_factors(self, content: NDArray[np.uint8], plain: Coded) -> Factors | None:
+    def _find_factors(self, content: NDArray[np.uint8]) -> Factors | None:
         tensor, reference = self._tensor, self._reference
         if tensor.dtype not in _FACTORED or len(tensor.shape) < 2 or reference.has_new:
             return None
@@ -203,8 +203,13 @@ class BlockCoder:
             return None
         from z4ai.lowrank import find_factors  # noqa: PLC0415 - costs import time
 
+        if self.block % self._row:
+            return None
+        # The whole is read only if its first block shows that it is worth that.
+        shape = self.block // self._row, self._row
+        found = find_factors(content, reference.gather(0, self.block), self._dtype, shape)
+        if found is None or self.n_blocks == 1:
+            return found
         n = reference.n_items
-        if self.n_blocks > 1:
-            content = self._read(0, n)
         shape = tensor.shape[0], self._row
-        return find_factors(content, reference.gather(0, n), self._dtype, shape)
+        return find_factors(self._read(0, n), reference.gather(0, n), self._dtype, shape)
