@@ -22,6 +22,8 @@ def predict(
 class Sample:
     energy: float
     steps: float
+    changed: int
+    trace: float
     def __init__(
         self,
         target: NDArray[np.uint8],

@@ -39,6 +39,7 @@ cdef extern from "z4_lowrank.h":
 cdef extern from "z4_lowrank_find.h":
     enum:
         Z4_LOWRANK_RUN
+        Z4_LOWRANK_BLOCK
     ctypedef struct z4_lowrank_refiner:
         size_t rows
         size_t columns
@@ -216,6 +217,10 @@ cdef class Sample:
     """Mean square of the differences."""
     cdef readonly double steps
     """Mean square of a unit in the last place."""
+    cdef readonly int changed
+    """Rows of the sample with a difference."""
+    cdef readonly double trace
+    """Sum of the squares of all differences."""
 
     def __init__(
         self,
@@ -240,7 +245,7 @@ cdef class Sample:
         cdef double[:, ::1] gram_view = gram
         cdef double[:, ::1] diagonals = self._diagonals
         cdef double[:, ::1] values_view = values
-        cdef double energy[2]
+        cdef double energy[3]
         cdef const uint8_t *to = &target[0]
         cdef const uint8_t *of = &base[0]
         cdef double *g = &gram_view[0, 0]
@@ -250,7 +255,8 @@ cdef class Sample:
             finder.sample(code, to, of, m, n, s, t, g, energy, v, v + s * t)
             z4_three_diagonals(g, s, d, d + s, d + 2 * s)
         self._s = s
-        self.energy, self.steps = energy[0], energy[1]
+        self.energy, self.steps, self.changed = energy[0], energy[1], int(energy[2])
+        self.trace = energy[0] * n_rows * n_columns
 
     def above(self, double bound) -> int:
         """Count the squares of singular values above a bound."""
@@ -282,7 +288,7 @@ def project(
     cdef size_t m = rows, n = columns, q = factor.shape[1]
     out = np.empty((rows, factor.shape[1]))
     cdef double[:, ::1] out_view = out
-    cdef double[::1] scratch = np.empty(2 * columns)
+    cdef double[::1] scratch = np.empty((Z4_LOWRANK_BLOCK + 1) * columns)
     cdef const uint8_t *to = &target[0]
     cdef const uint8_t *of = &base[0]
     cdef const double *f = &factor[0, 0]
@@ -342,7 +348,7 @@ def refine(
     by.least = floor
     by.half = -1 - (10, 7, 23, 52)[code]
     by.slack = slack
-    cdef double[::1] scratch = np.empty(3 * columns + rank * (rank + 1))
+    cdef double[::1] scratch = np.empty(3 * Z4_LOWRANK_BLOCK * columns + rank * (rank + Z4_LOWRANK_BLOCK))
     cdef double[::1] weights
     cdef double[:, ::1] gram
     cdef const uint8_t *to = &target[0]

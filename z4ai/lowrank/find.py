@@ -27,21 +27,30 @@ _LEAST_NBYTES = 1 << 13
 _SAMPLES = ((1 << 26, 160), (1 << 24, 112), (1 << 22, 72), (0, 40))
 # Of the squares of the singular values of noise, how far one may be above what is expected.
 _EDGE = 1.7
+# Of the mean square of a unit in the last place: less is nearly nothing.
+_LEAST_ENERGY = 0.03
+# Of all differences, squared: what the singular values that stand out must have.
+_LEAST_SHARE = 0.35
 _MANTISSA = {"fp16": 10, "bf16": 7, "fp32": 23, "fp64": 52}
 _EXPONENT_BITS = {"fp16": 5, "bf16": 8, "fp32": 8, "fp64": 11}
 # Vectors of the range finder beyond the rank that the glance saw.
 _MORE = 8
+# A singular value is no noise if it is so many times the largest of noise.
+_STANDS_OUT = 1.3
 # Multiply-adds of a sweep with weights of each row's own.
-_EXACT_WORK = 1 << 32
+_EXACT_WORK = 1 << 31
 _SHARED_STEP = 16
 # Elements that a choice of precision is judged by.
 _JUDGED = 1 << 16
 # Times that an error within the rounding of an element is forgiven, and how much of it.
 _FORGIVING = 6
+_FORGIVING_WORK = 1 << 28
 _SLACK = 0.97
 # Bytes of a record, its frame and its place beside its numbers.
 _OVERHEAD_BITS = 8 * 250
+# Of what the plain differences take: what factors must save, and what forgiving may mend.
 _GAIN = 0.97
+_HOPE = 1.3
 
 
 class _Pair(NamedTuple):
@@ -124,24 +133,56 @@ def find_factors(
     if min(shape) < _LEAST_SIDE or len(target) < _LEAST_NBYTES:
         return None
     pair = _Pair(target, base, kind, shape)
-    rank = _glance(pair)
-    if rank is None:
-        return None
-    return _Finder(pair, dtype).find(rank)
+    seen = _glance(pair)
+    return None if seen is None else _Finder(pair, dtype).find(seen)
 
 
-def _glance(pair: _Pair) -> int | None:
-    """Return the rank of a small sample beyond rounding; None: nothing, or too much."""
+class _Glance(NamedTuple):
+    """What a sample shows: a rank, and the mean square of what is noise."""
+
+    rank: int
+    noise: float
+
+
+def _glance(pair: _Pair) -> _Glance | None:
+    """Look at a small sample; None: nothing beyond rounding, or too much."""
     n = next(rows for nbytes, rows in _SAMPLES if len(pair.target) >= nbytes)
+    found, most = _look(pair, n)
+    # Some, but not all of the sample is beyond rounding: so it was too small.
+    if found is not None and most < found.rank < 3 * most // 2:
+        found, most = _look(pair, 2 * n)
+    return found if found is not None and found.rank <= most else None
+
+
+def _look(pair: _Pair, n: int) -> tuple[_Glance | None, int]:
+    """Return what so many rows show, and the largest rank that they can."""
     rows, columns = pair.shape
     n = min(n, rows)
     across = min(2 * n, columns) // lowrank.RUN * lowrank.RUN
     sample = lowrank.Sample(pair.target, pair.base, pair.kind, rows, columns, n, across)
+    most = 2 * min(sample.changed, across) // 3
     # Errors of rounding, twice where the base was rounded too; no more than there is at all.
     noise = min(sample.steps / 6, sample.energy)
     edge = _EDGE * noise * (sqrt(n) + sqrt(across)) ** 2
     rank = sample.above(edge)
-    return rank if 0 < rank <= 2 * min(n, across) // 3 else None
+    if rank == 0 or sample.energy < _LEAST_ENERGY * sample.steps:
+        return None, most
+    if rank <= most and _share(sample, edge, rank) < _LEAST_SHARE * sample.energy * n * across:
+        return None, most
+    return _Glance(rank, noise), most
+
+
+def _share(sample: lowrank.Sample, edge: float, rank: int) -> float:
+    """Return about the sum of the squares of singular values above an edge."""
+    total, high, k = 0.0, sample.trace * 1.01, 0
+    while k < rank:
+        low = max(edge, high / 1.2)
+        above = sample.above(low)
+        total += (above - k) * sqrt(low * high)
+        if low <= edge:
+            break
+        high, k = low, above
+    return total
 
 
 class _Finder:
@@ -160,8 +201,8 @@ class _Finder:
         self._parts = rows / n
         self._plain = self._bits(self._few_base)
 
-    def find(self, rank: int) -> Factors | None:
-        product = self._range(rank)
+    def find(self, seen: _Glance) -> Factors | None:
+        product = self._range(seen)
         if product is None:
             return None
         rows, columns = self._pair.shape
@@ -170,30 +211,32 @@ class _Finder:
         for _ in range(2):
             product = self._sweep(product, least, 0.0)
         best = self._quantise(product)
-        if best is None or best[0] > _GAIN * self._plain:
+        if best is None or best[0] > _HOPE * self._plain:
             return None
-        for _ in range(_FORGIVING):
+        work = rows * columns * len(product.values)
+        for _ in range(max(0, min(_FORGIVING, _FORGIVING_WORK // work))):
             product = self._sweep(product, least, _SLACK)
         other = self._quantise(product)
         if other is not None and other[0] < best[0]:
             best = other
-        return best[1]
+        return best[1] if best[0] <= _GAIN * self._plain else None
 
-    def _range(self, rank: int) -> _Product | None:
+    def _range(self, seen: _Glance) -> _Product | None:
         """Find the largest singular values and their vectors, as many as stand out."""
+        rows, columns = self._pair.shape
         most = min(min(self._pair.shape) // 4, MAX_RANK)
+        noise = sqrt(seen.noise) * (sqrt(rows) + sqrt(columns))
+        q = min(seen.rank, most) + _MORE
         while True:
-            q = min(rank + _MORE, most + _MORE)
             found = self._leading(q)
-            floor = max(1.3 * found.values[-1], 1e-13 * found.values[0])
+            last, first = float(found.values[-1]), float(found.values[0])
+            floor = max(_STANDS_OUT * last, 0.6 * noise, 1e-13 * first)
             n = int((found.values > floor).sum())
-            if n == 0:
+            if last <= _STANDS_OUT * noise and n <= q - _MORE // 2:
+                return _Product(found.left[:n], found.values[:n], found.right[:n]) if n else None
+            if q >= most:
                 return None
-            if n <= q - _MORE // 2:
-                return _Product(found.left[:n], found.values[:n], found.right[:n])
-            if q > most:
-                return None
-            rank = 2 * q
+            q = min(2 * q, most) + _MORE
 
     def _leading(self, q: int) -> _Product:
         factor = _signs(self._pair.shape[1], q)
@@ -214,11 +257,15 @@ class _Finder:
         right = np.ascontiguousarray(root * product.right)
         rows, columns = self._pair.shape
         exact = rows * columns * len(root) ** 2 <= _EXACT_WORK
-        options = {"slack": slack, "step": 0 if exact else _SHARED_STEP}
-        pair, turned = self._pair, self._turned
-        lowrank.refine(pair.target, pair.base, pair.kind, left, right, least, **options)
+        step = 0 if exact else _SHARED_STEP
+
+        def refine(pair: _Pair, one: Doubles, other: Doubles) -> None:
+            target, base = pair.target, pair.base
+            lowrank.refine(target, base, pair.kind, one, other, least, slack=slack, step=step)
+
+        refine(self._pair, left, right)
         across, along = np.ascontiguousarray(right.T), np.ascontiguousarray(left.T)
-        lowrank.refine(turned.target, turned.base, pair.kind, across, along, least, **options)
+        refine(self._turned, across, along)
         return _resolve(along, np.ascontiguousarray(across.T))
 
     # --- Precision --------------------------------------------------------------------------------

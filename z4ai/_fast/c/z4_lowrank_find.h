@@ -17,6 +17,9 @@
 /* Columns side by side in a sample. */
 #define Z4_LOWRANK_RUN 16
 
+/* Rows that are worked on together, so that what they share is read but once. */
+#define Z4_LOWRANK_BLOCK 8
+
 /* Binary exponent of a finite double; of zero, the least one. */
 Z4_INLINE int z4_exponent(double x) { return (int)(z4_bits_of(x) >> 52 & 0x7ff) - 1023; }
 Z4_INLINE double z4_power(int exponent) { return z4_double_of((uint64_t)(exponent + 1023) << 52); }
@@ -75,27 +78,34 @@ Z4_INLINE double z4_dot(const double *a, const double *b, size_t n)
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
-/* out[i][q] = sum over columns j of delta[i][j] * factor[j][q]; scratch: 2 n doubles. */
+/* out[i][q] = sum over columns j of delta[i][j] * factor[j][q]; scratch: (BLOCK + 1) n doubles. */
 Z4_INLINE void z4_lowrank_project_body(int kind, const uint8_t *target, const uint8_t *base, size_t m, size_t n,
                                        const double *factor, size_t q, double *out, double *scratch)
 {
     size_t pitch = n * z4_float_width(kind);
-    for (size_t i = 0; i < m; i++) {
-        double *Z4_RESTRICT sums = out + i * q;
-        const double *d = scratch;
-        size_t j = 0;
-        z4_lowrank_row(kind, target + i * pitch, base + i * pitch, n, 0, scratch, scratch + n);
-        memset(sums, 0, q * sizeof *sums);
+    memset(out, 0, m * q * sizeof *out);
+    for (size_t from = 0; from < m; from += Z4_LOWRANK_BLOCK) {
+        size_t rows = m - from < Z4_LOWRANK_BLOCK ? m - from : Z4_LOWRANK_BLOCK, j = 0;
+        for (size_t i = 0; i < rows; i++) {
+            const uint8_t *t = target + (from + i) * pitch, *b = base + (from + i) * pitch;
+            z4_lowrank_row(kind, t, b, n, 0, scratch + i * n, scratch + Z4_LOWRANK_BLOCK * n);
+        }
         for (; j + 4 <= n; j += 4) {
             const double *f = factor + j * q;
-            double a = d[j], b = d[j + 1], c = d[j + 2], e = d[j + 3];
-            for (size_t k = 0; k < q; k++) {
-                sums[k] = (((sums[k] + a * f[k]) + b * f[q + k]) + c * f[2 * q + k]) + e * f[3 * q + k];
+            for (size_t i = 0; i < rows; i++) {
+                const double *d = scratch + i * n + j;
+                double *Z4_RESTRICT sums = out + (from + i) * q;
+                double a = d[0], b = d[1], c = d[2], e = d[3];
+                for (size_t k = 0; k < q; k++) {
+                    sums[k] = (((sums[k] + a * f[k]) + b * f[q + k]) + c * f[2 * q + k]) + e * f[3 * q + k];
+                }
             }
         }
         for (; j < n; j++) {
-            for (size_t k = 0; k < q; k++) {
-                sums[k] += d[j] * factor[j * q + k];
+            for (size_t i = 0; i < rows; i++) {
+                for (size_t k = 0; k < q; k++) {
+                    out[(from + i) * q + k] += scratch[i * n + j] * factor[j * q + k];
+                }
             }
         }
     }
@@ -145,58 +155,91 @@ typedef struct {
     double slack;         /* 0: least squares. Else an error up to slack * 2^(e + half) is none */
 } z4_lowrank_refiner;
 
-/* One step of weighted least squares of each row of left, rows x rank; scratch: 3 n + r (r + 1) doubles. */
-Z4_INLINE void z4_lowrank_refine_body(int kind, const z4_lowrank_refiner *by, const uint8_t *target,
-                                      const uint8_t *base, double *left, double *scratch)
+/* What a row's errors weigh, from its differences and what the factors make of them, in place of both. */
+Z4_INLINE void z4_lowrank_errors(int kind, const z4_lowrank_refiner *by, const uint8_t *target,
+                                 const double *weight, const double *sums, double *Z4_RESTRICT delta)
 {
-    size_t n = by->columns, r = by->rank, pitch = n * z4_float_width(kind);
-    double *delta = scratch, *weight = delta + n, *sums = weight + n, *gram = sums + n, *x = gram + r * r;
-    for (size_t i = 0; i < by->rows; i++) {
-        double *row = left + i * r;
-        const uint8_t *t = target + i * pitch, *b = base + i * pitch;
+    if (by->slack > 0.0) {
+        for (size_t j = 0; j < by->columns; j++) {
+            int e = z4_exponent(z4_float_value(kind, z4_float_word(kind, target, j)));
+            e = e < by->least ? by->least : e;
+            double error = delta[j] - sums[j];
+            double size = fabs(error) - by->slack * z4_power(e + by->half);
+            size = size > 0.0 ? 1.6 * size : 0.0; /* a step too long is a step ahead */
+            delta[j] = weight[j] * (error < 0.0 ? -size : size);
+        }
+    } else {
+        for (size_t j = 0; j < by->columns; j++) {
+            delta[j] = weight[j] * (delta[j] - sums[j]);
+        }
+    }
+}
+
+/* Add to a row of left the solution of its normal equations, whose right side is x. */
+Z4_INLINE void z4_lowrank_solve(const z4_lowrank_refiner *by, const double *weight, double *x, double *row,
+                                double *weighted, double *gram)
+{
+    size_t n = by->columns, r = by->rank;
+    double factor = 1.0;
+    if (by->shared) {
         double total = 0.0;
-        z4_lowrank_row(kind, t, b, n, by->least, delta, weight);
-        z4_lowrank_sums(row, r, by->right, n, n, sums);
-        if (by->slack > 0.0) {
-            for (size_t j = 0; j < n; j++) {
-                int e = z4_exponent(z4_float_value(kind, z4_float_word(kind, t, j)));
-                e = e < by->least ? by->least : e;
-                double room = by->slack * z4_power(e + by->half), error = delta[j] - sums[j];
-                double size = fabs(error) - room;
-                size = size > 0.0 ? 1.6 * size : 0.0;
-                delta[j] = weight[j] * (error < 0.0 ? -size : size);
-            }
-        } else {
-            for (size_t j = 0; j < n; j++) {
-                delta[j] = weight[j] * (delta[j] - sums[j]);
-            }
+        for (size_t j = 0; j < n; j++) {
+            total += weight[j];
         }
-        for (size_t k = 0; k < r; k++) {
-            x[k] = z4_dot(delta, by->right + k * n, n);
-        }
-        if (by->shared) {
-            for (size_t j = 0; j < n; j++) {
-                total += weight[j];
-            }
-            z4_cholesky_solve(by->shared, r, x);
-            for (size_t k = 0; k < r; k++) {
-                row[k] += total > 0.0 ? x[k] * (by->shared_weight / total) : 0.0;
-            }
-            continue;
-        }
+        factor = total > 0.0 ? by->shared_weight / total : 0.0;
+        z4_cholesky_solve(by->shared, r, x);
+    } else {
         for (size_t k = 0; k < r; k++) {
             const double *a = by->right + k * n;
             for (size_t j = 0; j < n; j++) {
-                sums[j] = weight[j] * a[j];
+                weighted[j] = weight[j] * a[j];
             }
             for (size_t l = 0; l <= k; l++) {
-                gram[k * r + l] = z4_dot(sums, by->right + l * n, n);
+                gram[k * r + l] = z4_dot(weighted, by->right + l * n, n);
             }
         }
         z4_cholesky(gram, r);
         z4_cholesky_solve(gram, r, x);
-        for (size_t k = 0; k < r; k++) {
-            row[k] += x[k];
+    }
+    for (size_t k = 0; k < r; k++) {
+        row[k] += factor * x[k];
+    }
+}
+
+/* One step of weighted least squares of each row of left, rows x rank.
+ * scratch: 3 BLOCK n + r (r + BLOCK) doubles. */
+Z4_INLINE void z4_lowrank_refine_body(int kind, const z4_lowrank_refiner *by, const uint8_t *target,
+                                      const uint8_t *base, double *left, double *scratch)
+{
+    size_t n = by->columns, r = by->rank, pitch = n * z4_float_width(kind);
+    double *delta = scratch, *weight = delta + Z4_LOWRANK_BLOCK * n, *sums = weight + Z4_LOWRANK_BLOCK * n;
+    double *gram = sums + Z4_LOWRANK_BLOCK * n, *x = gram + r * r;
+    for (size_t first = 0; first < by->rows; first += Z4_LOWRANK_BLOCK) {
+        size_t rows = by->rows - first < Z4_LOWRANK_BLOCK ? by->rows - first : Z4_LOWRANK_BLOCK;
+        for (size_t i = 0; i < rows; i++) {
+            size_t at = (first + i) * pitch;
+            z4_lowrank_row(kind, target + at, base + at, n, by->least, delta + i * n, weight + i * n);
+        }
+        for (size_t from = 0; from < n; from += Z4_LOWRANK_TILE) {
+            size_t part = n - from < Z4_LOWRANK_TILE ? n - from : Z4_LOWRANK_TILE;
+            for (size_t i = 0; i < rows; i++) {
+                z4_lowrank_sums(left + (first + i) * r, r, by->right + from, n, part, sums + i * n + from);
+            }
+        }
+        for (size_t i = 0; i < rows; i++) {
+            z4_lowrank_errors(kind, by, target + (first + i) * pitch, weight + i * n, sums + i * n, delta + i * n);
+        }
+        memset(x, 0, rows * r * sizeof *x);
+        for (size_t from = 0; from < n; from += Z4_LOWRANK_TILE) {
+            size_t part = n - from < Z4_LOWRANK_TILE ? n - from : Z4_LOWRANK_TILE;
+            for (size_t k = 0; k < r; k++) {
+                for (size_t i = 0; i < rows; i++) {
+                    x[i * r + k] += z4_dot(delta + i * n + from, by->right + k * n + from, part);
+                }
+            }
+        }
+        for (size_t i = 0; i < rows; i++) {
+            z4_lowrank_solve(by, weight + i * n, x + i * r, left + (first + i) * r, sums, gram);
         }
     }
 }
@@ -301,15 +344,17 @@ static inline void z4_lowrank_count(int kind, const uint8_t *target, const uint8
 }
 
 /* Inner products of s sampled rows, over n sampled columns: gram[s][s]. Rows and runs of columns are spread
- * evenly; energy gets the mean squares of the differences and of the steps of the larger of each pair.
+ * evenly; energy gets the mean squares of the differences and of the steps of the larger of each pair, and
+ * the number of rows with differences.
  * values: s x n doubles, weights: n doubles. */
 Z4_INLINE void z4_lowrank_sample_body(int kind, const uint8_t *target, const uint8_t *base, size_t rows,
                                       size_t columns, size_t s, size_t n, double *gram, double *energy,
                                       double *values, double *weights)
 {
     size_t width = z4_float_width(kind), runs = n / Z4_LOWRANK_RUN;
-    double squares = 0.0, steps = 0.0;
+    double squares = 0.0, steps = 0.0, changed = 0.0;
     for (size_t i = 0; i < s; i++) {
+        double before = squares;
         size_t row = (2 * i + 1) * rows / (2 * s);
         double *d = values + i * n;
         for (size_t c = 0; c < runs; c++) {
@@ -324,6 +369,7 @@ Z4_INLINE void z4_lowrank_sample_body(int kind, const uint8_t *target, const uin
             squares += d[j] * d[j];
             steps += z4_power(2 * (e - z4_float_mantissa(kind)));
         }
+        changed += squares > before;
     }
     for (size_t i = 0; i < s; i++) {
         for (size_t k = 0; k <= i; k++) {
@@ -332,6 +378,7 @@ Z4_INLINE void z4_lowrank_sample_body(int kind, const uint8_t *target, const uin
     }
     energy[0] = squares / (double)(s * n);
     energy[1] = steps / (double)(s * n);
+    energy[2] = changed;
 }
 
 /* A symmetric s x s matrix, which is destroyed, to one of three diagonals with the same eigenvalues, by
