@@ -203,11 +203,20 @@ class _DeltaEncoder:
             in_memory=True,
         )
         encoder = FrameEncoder(self._header._replace(delta=False, reference=None), plan)
-        self._scratch_model = plan.model
-        jobs = encoder.jobs(0, len(self._content))[numbers]
         out = np.empty(encoder.bound(len(self._content)), np.uint8)
-        encoder.encode_jobs(self._content, out, 0, jobs, self._threads, encoder.models)
+        jobs = self._run(encoder, numbers, out)
+        if not encoder.worth(int(jobs["saved"].sum())):
+            encoder = FrameEncoder(encoder.header, plan.without_model())
+            jobs = self._run(encoder, numbers, out)
+        self._scratch_model = encoder.plan.model
         return _Way(jobs, out, numbers)
+
+    def _run(
+        self, encoder: FrameEncoder, numbers: NDArray[np.intp], out: NDArray[np.uint8]
+    ) -> NDArray[np.void]:
+        jobs = encoder.jobs(0, len(self._content))[numbers]
+        encoder.encode_jobs(self._content, out, 0, jobs, self._threads, encoder.models)
+        return jobs
 
     def _masked(self, numbers: NDArray[np.intp]) -> _Way:
         """Code chunks as frames of what they are, exclusive-or the reference."""
