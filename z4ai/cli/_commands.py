@@ -1,10 +1,10 @@
-"""What each command does with one input; `_describe` and `_delta` hold those that are not here."""
+"""What each command does with one input; those of other modules are gathered at the end."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from z4ai.cli import _delta, _describe, _files, _show
+from z4ai.cli import _delta, _describe, _files, _series, _show
 from z4ai.cli._files import CONTAINER, CONTAINERS, FRAME, PIPE, PLAIN, SAFETENSORS, UsageError
 from z4ai.cli._show import Result
 from z4ai.dtypes import AUTO
@@ -111,4 +111,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, str], Result]] = {
     "ls": _describe.ls,
     "verify": verify,
     **_delta.COMMANDS,
+    **_series.COMMANDS,
 }

@@ -44,6 +44,22 @@ def _threads_count(text: str) -> int:
     return min(int(text[:9]), _threads.MAX_THREADS)
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise argparse.ArgumentTypeError(f"expected a number, not {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 1e9:
+        raise argparse.ArgumentTypeError(f"expected seconds, not {text!r}")
+    return found
+
+
 class _Version(argparse.Action):
     """Print the version and how this installation works on this machine."""
 
@@ -151,6 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
         "own base",
     )
     _add_delta(commands, add, output, threads, effort)
+    _add_series(commands, add, output, threads, effort)
     return parser
 
 
@@ -212,12 +229,96 @@ def _add_delta(
         action.set_defaults(command=action.prog.partition(" ")[2])
 
 
+def _add_series(
+    commands: Any,
+    add: Callable[..., argparse.ArgumentParser],
+    output: argparse.ArgumentParser,
+    threads: argparse.ArgumentParser,
+    effort: argparse.ArgumentParser,
+) -> None:
+    """Add `z4ai series` and its commands."""
+    text = "Keep a run of checkpoints in a folder, as keyframes and deltas."
+    help_ = text[0].lower() + text[1:-1]
+    series = commands.add_parser("series", help=help_, description=text, allow_abbrev=False)
+    actions = series.add_subparsers(dest="action", metavar="action", required=True)
+
+    def inside(what: str, help_: str) -> argparse.ArgumentParser:
+        inputs = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        inputs.add_argument("folder", help="folder of the series")
+        inputs.add_argument("files", nargs="+", metavar=what, help=help_)
+        return inputs
+
+    whole = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    whole.add_argument("files", nargs="+", metavar="folder", help="folder of the series")
+    wait = argparse.ArgumentParser(add_help=False)
+    wait.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="seconds",
+        help="how long to wait for another writer (default: until it is done)",
+    )
+    new = add(
+        "add",
+        "Add .safetensors files, each against the step that makes it smallest, or as a keyframe.",
+        threads,
+        effort,
+        wait,
+        to=actions,
+        inputs=inside("file", "checkpoint to add"),
+    )
+    new.add_argument("--name", help="name of the step (default: that of the file)")
+    new.add_argument(
+        "--step",
+        type=_count,
+        metavar="n",
+        help="its number in the run (default: that of a name like step00050)",
+    )
+    new.add_argument(
+        "--stream",
+        help="what it is a step of: weights, their copies, ... (default: told by its tensors)",
+    )
+    kinds = new.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--keyframe", action="store_true", default=None, help="store it without a base"
+    )
+    kinds.add_argument(
+        "--delta",
+        action="store_false",
+        dest="keyframe",
+        default=None,
+        help="store it against a base even where that does not pay",
+    )
+    new.add_argument(
+        "--max-depth",
+        type=_count,
+        metavar="n",
+        help="how many steps may have to be read beside one, from now on (default: 8)",
+    )
+    new.add_argument(
+        "--no-verify", action="store_true", help="do not restore what was written at once"
+    )
+    steps = inside("name", "name of a step")
+    back = add(
+        "restore", "Restore steps, byte for byte.", output, threads, to=actions, inputs=steps
+    )
+    listed = add("ls", "List the steps of series.", to=actions, inputs=whole)
+    text = "Remove steps; what is stored against them is stored anew first."
+    gone = add("drop", text, threads, wait, to=actions, inputs=steps)
+    text = "Restore every step to nowhere and compare it with its digest."
+    checked = add("verify", text, threads, to=actions, inputs=whole)
+    for action in (new, back, listed, gone, checked):
+        action.set_defaults(command=action.prog.partition(" ")[2])
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; what is wrong with it ends the program with status 2."""
     parser = make_parser()
     args = parser.parse_args(argv)
     if getattr(args, "output", None) is not None and len(args.files) > 1:
         parser.error("--output needs a single input")
+    for option in ("name", "step"):
+        if getattr(args, option, None) is not None and len(args.files) > 1:
+            parser.error(f"--{option} needs a single input")
     if [*args.files, *(getattr(args, "base", None) or ())].count("-") > 1:
         parser.error("standard input can be read once only")
     try:
