@@ -185,7 +185,7 @@ def count(const uint8_t[::1] content, const uint8_t[::1] reference, size_t width
 
 
 def xor(const uint8_t[::1] a, const uint8_t[::1] b, uint8_t[::1] out):
-    """Write the exclusive-or of two buffers of the same size to a third, which may be one of them."""
+    """Write the exclusive-or of two buffers of one size to a third, which may be one of them."""
     cdef size_t i, n = <size_t> a.shape[0]
     cdef const uint8_t *x
     cdef const uint8_t *y

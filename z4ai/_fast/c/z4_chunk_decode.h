@@ -199,8 +199,8 @@ Z4_INLINE int z4_decode_check(const z4_chunk_job *job, size_t encoded_nbytes, si
 /* Decode one job; sets job->status (and job->stream).
  *
  * Sizes: `encoded` and `content` hold the bytes given; the two do not overlap. m: the job's model, or NULL. reference:
- * what chunks of a delta frame differ from; it does not overlap `content`. Writes
- * inside the job's content range only. Z4_UNSUPPORTED means: legal as far as seen, but a stream needs another decoder. */
+ * what chunks of delta frames differ from; it does not overlap `content`. Writes inside the job's content range only.
+ * Z4_UNSUPPORTED means: legal as far as seen, but a stream needs another decoder. */
 static void z4_decode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_model *m, const uint8_t *encoded,
                             size_t encoded_nbytes, z4_reference reference, uint8_t *content, size_t content_nbytes,
                             z4_decode_scratch *scratch, z4_symbols_scratch *symbols)
@@ -209,16 +209,15 @@ static void z4_decode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_mod
     int status = z4_decode_check(job, encoded_nbytes, content_nbytes, reference);
     if (status == Z4_OK) {
         z4_xxh3_state hash;
+        const uint8_t *from = z4_is_beside(job->layout) ? reference.at + job->reference_offset : NULL;
         uint8_t *dst = content + job->content_offset;
         const size_t width = z4_transform_width(job->layout);
         const size_t tail = job->content_nbytes % width;
         z4_xxh3_begin(&hash, job->seed);
         status = z4_is_symbols(job->layout)
                      ? z4_decode_symbols(k, job, m, encoded, dst, scratch, symbols, &hash)
-                 : z4_is_difference(job->layout)
-                     ? z4_decode_difference(k, job, m, encoded, reference.at + job->reference_offset, dst, symbols, &hash)
-                 : job->layout == Z4_SAME
-                     ? z4_decode_same(k, job, reference.at + job->reference_offset, dst, &hash)
+                 : z4_is_difference(job->layout) ? z4_decode_difference(k, job, m, encoded, from, dst, symbols, &hash)
+                 : job->layout == Z4_SAME        ? z4_decode_same(k, job, from, dst, &hash)
                  : width == 1 ? z4_decode_plain(k, job, encoded, dst, scratch, &hash)
                               : z4_decode_planes(k, job, encoded, dst, scratch, &hash);
         if (status == Z4_OK) {

@@ -83,8 +83,7 @@ static int z4_decode_difference(const z4_kernels *k, z4_chunk_job *job, const z4
     if (status != Z4_OK)
         return status;
     const int floats = (m->has & Z4_MODEL_FLOATS) != 0;
-    if (status == Z4_OK)
-        status = z4_symbols_begin(k, job, m, first, n, encoded + job->stream_offset[0], s);
+    status = z4_symbols_begin(k, job, m, first, n, encoded + job->stream_offset[0], s);
     if (status != Z4_OK)
         return status;
     const uint8_t *rare = s->rare;

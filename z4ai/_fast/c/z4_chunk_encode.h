@@ -297,10 +297,10 @@ static void z4_encode_beside(const z4_kernels *k, z4_chunk_job *job, const z4_mo
 
 /* Encode one job's content to out (= the encoded buffer at job->encoded_offset).
  *
- * m: the model of a job of symbols or differences. reference: has all of the chunk's where it differs from one. gap and gap_stream: bytes to leave for the chunk header, fixed and for each stream.
- * capacity: at least z4_encode_bound(). planes: z4_encode_planes_nbytes() of scratch. Fills the job's layout, streams,
- * parameters, offsets (in the encoded buffer), checksum, encoded_nbytes, status; and `saved`, which is what symbols
- * save against planes. */
+ * m: the model of a job of symbols or differences. reference: has all of the chunk's where it differs from one. gap
+ * and gap_stream: bytes to leave for the chunk header, fixed and for each stream. capacity: at least
+ * z4_encode_bound(). planes: z4_encode_planes_nbytes() of scratch. Fills the job's layout, streams, parameters, offsets
+ * (in the encoded buffer), checksum, encoded_nbytes, status; and `saved`, which is what symbols save against planes. */
 static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_model *m, const uint8_t *content,
                             z4_reference reference, uint8_t *out, size_t capacity, size_t gap, size_t gap_stream,
                             z4_encode_scratch *scratch, z4_symbols_encoder *symbols, uint8_t *planes)
@@ -312,7 +312,8 @@ static void z4_encode_chunk(const z4_kernels *k, z4_chunk_job *job, const z4_mod
                          scratch, symbols, planes);
         return;
     }
-    if (z4_is_symbols(transform) && m != NULL && !m->difference && symbols != NULL && job->content_nbytes >= z4_transform_width(transform)) {
+    if (z4_is_symbols(transform) && m != NULL && !m->difference && symbols != NULL &&
+        job->content_nbytes >= z4_transform_width(transform)) {
         z4_chunk_job coded = *job;
         z4_encode_as_symbols(k, &coded, m, content, out, capacity, gap, gap_stream, scratch, symbols, planes);
         if (coded.status == Z4_OK && !coded.doubtful) {

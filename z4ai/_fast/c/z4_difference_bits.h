@@ -34,7 +34,8 @@ Z4_INLINE int z4_difference_some_apart(uint64_t y, unsigned least)
 Z4_INLINE uint64_t z4_difference_eight_bits(uint64_t y, unsigned g)
 {
     const unsigned rest = (2u << g) - 1; /* of a symbol, below its octave; the next one begins a symbol early */
-    const uint64_t low = y & Z4_DIFFERENCE_EACH_BYTE(rest), octave = y >> (1 + g) & Z4_DIFFERENCE_EACH_BYTE(255 >> (1 + g));
+    const uint64_t low = y & Z4_DIFFERENCE_EACH_BYTE(rest);
+    const uint64_t octave = y >> (1 + g) & Z4_DIFFERENCE_EACH_BYTE(255 >> (1 + g));
     const uint64_t t = octave + ((low + Z4_DIFFERENCE_EACH_BYTE(1)) >> (1 + g) & Z4_DIFFERENCE_EACH_BYTE(1));
     return t - ((t + Z4_DIFFERENCE_EACH_BYTE(0x7f)) >> 7 & Z4_DIFFERENCE_EACH_BYTE(1));
 }
