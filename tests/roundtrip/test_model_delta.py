@@ -6,10 +6,12 @@ import io
 import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from model_pairs import (
     Pair,
     content,
     file_of,
+    floats,
     model,
     nudged,
     tensor,
@@ -113,6 +116,64 @@ def test_large_tensors_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> N
     target = file_of([replace(base[0], data=some)])
     blob = model_delta.compress(target, known)
     assert model_delta.decompress(blob, known) == target
+
+
+def test_memory_is_that_of_blocks_whatever_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "MOST_BLOCK_NBYTES", 2 << 20)
+    some = tensor("w", "BF16", (1024, 1024), 1)
+    base = [replace(some, shape=(24 << 10, 1024), data=some.data * 24), tensor("z", "I8", (9,))]
+    other = tuned(some).data
+    target = [replace(base[0], data=b"".join([some.data, other] * 12)), base[1]]
+    (tmp_path / "t").write_bytes(file_of(target))
+    (tmp_path / "b").write_bytes(file_of(base))
+    peaks = []
+    tracemalloc.start()
+    try:
+        model_delta.compress_file(tmp_path / "t", tmp_path / "b", tmp_path / "d", threads=1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.reset_peak()
+        model_delta.decompress_file(tmp_path / "d", tmp_path / "b", tmp_path / "x", threads=1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "x").read_bytes() == file_of(target)
+    print([peak >> 10 for peak in peaks])
+    held = len(file_of(target))
+    assert held > 48 << 20
+    assert max(peaks) < 16 << 20
+
+
+def merged(t: Tensor, rank: int = 3) -> Tensor:
+    """A matrix with a product of thin ones added to it."""
+    rows, columns = t.shape
+    left = np.frombuffer(floats(rows * rank, "F32", 50), "<f4").reshape(rows, rank)
+    right = np.frombuffer(floats(rank * columns, "F32", 51), "<f4").reshape(rank, columns)
+    matrix = np.frombuffer(t.data, "<f4").reshape(t.shape) + left @ right
+    return replace(t, data=matrix.astype("<f4").tobytes())
+
+
+@pytest.mark.parametrize("most", [1 << 25, 1 << 20])
+def test_merged_adapters_are_of_low_rank(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "MOST_BLOCK_NBYTES", most)
+    base = [tensor("w", "F32", (640, 512), 1), tensor("v", "F32", (64, 512), 2)]
+    shape = (64, 8, 8, 8)
+    target = [merged(base[0]), replace(merged(base[1]), shape=shape)]
+    known = [base[0], replace(base[1], shape=shape)]
+    one, other = files((target, known))
+    blob = model_delta.compress(one, other)
+    assert model_delta.decompress(blob, other) == one
+    assert reference_restore(blob, other) == one
+    assert model_delta.info(blob)["n_lowrank"] == 2
+    monkeypatch.setattr("z4ai.lowrank.find_factors", lambda *_: None)
+    assert len(blob) < len(model_delta.compress(one, other)) // 3
+    with model_delta.open(blob, other) as reader:
+        for k, t in enumerate(target):
+            assert reader.read_raw(t.name) == t.data
+            for begin in range(0, len(t.data), len(t.data) // 5):
+                end = min(begin + 999, len(t.data))
+                assert reader.read(k, begin, end).tobytes() == t.data[begin:end]
 
 
 @pytest.mark.parametrize("name", ["tuned", "strange dtypes", "cast and tuned", "half gone"])
