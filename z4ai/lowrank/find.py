@@ -40,6 +40,9 @@ _STANDS_OUT = 1.3
 # Multiply-adds of a sweep with weights of each row's own.
 _EXACT_WORK = 1 << 31
 _SHARED_STEP = 16
+# Steps of precision that are tried: twice as coarse while numbers are too large, then finer by
+# half a bit.
+_COARSER, _FINER = 64, 26
 # Elements that a choice of precision is judged by.
 _JUDGED = 1 << 16
 # Times that an error within the rounding of an element is forgiven, and how much of it.
@@ -81,6 +84,14 @@ class _Product(NamedTuple):
     left: Doubles
     values: Doubles
     right: Doubles
+
+
+class _Choice(NamedTuple):
+    """Factors of one precision, and what they and the differences take, in bits."""
+
+    bits: float
+    factors: Factors
+    step: float
 
 
 def find_factors(
@@ -210,16 +221,27 @@ class _Finder:
         least = max(-500, min(500, frexp(sqrt(energy))[1] - 2))
         for _ in range(2):
             product = self._sweep(product, least, 0.0)
-        best = self._quantise(product)
-        if best is None or best[0] > _HOPE * self._plain:
+        best, product = self._shortest(product)
+        if best is None or best.bits > _HOPE * self._plain:
             return None
         work = rows * columns * len(product.values)
         for _ in range(max(0, min(_FORGIVING, _FORGIVING_WORK // work))):
             product = self._sweep(product, least, _SLACK)
-        other = self._quantise(product)
-        if other is not None and other[0] < best[0]:
+        other, _ = self._shortest(product)
+        if other is not None and other.bits < best.bits:
             best = other
-        return best[1] if best[0] <= _GAIN * self._plain else None
+        return best.factors if best.bits <= _GAIN * self._plain else None
+
+    def _shortest(self, product: _Product) -> tuple[_Choice | None, _Product]:
+        """Choose a precision, and leave out components that do not pay."""
+        best = self._quantise(product)
+        while best is not None and len(product.values) > 1:
+            fewer = _Product(*(part[:-1] for part in product))
+            other = self._judge(fewer, best.step)
+            if other is None or other.bits >= best.bits:
+                break
+            best, product = other, fewer
+        return best, product
 
     def _range(self, seen: _Glance) -> _Product | None:
         """Find the largest singular values and their vectors, as many as stand out."""
@@ -279,7 +301,7 @@ class _Finder:
         apart = np.maximum((level >> g) - 1, 0)
         return (bits + float((counts.sum(axis=0) * apart).sum())) * self._parts
 
-    def _quantise(self, product: _Product) -> tuple[float, Factors] | None:
+    def _quantise(self, product: _Product) -> _Choice | None:
         """Choose the step that minimises numbers and differences together."""
         rows, columns = self._pair.shape
         mantissa = _MANTISSA[self._dtype.name]
@@ -289,24 +311,30 @@ class _Finder:
         field = values >> mantissa & (1 << _EXPONENT_BITS[self._dtype.name]) - 1
         unit = 2.0 ** (float(np.median(field)) - bias - mantissa)
         rank = len(product.values)
-        # A step of this makes an error of about a unit.
-        step = unit * sqrt(12 / (rank * (1 / rows + 1 / columns)))
-        best: tuple[float, Factors] | None = None
+        # Such a step makes an error of about one and a half units.
+        step = 1.5 * unit * sqrt(12 / (rank * (1 / rows + 1 / columns)))
+        best = None
+        for _ in range(_COARSER):
+            best = self._judge(product, step)
+            if best is not None:
+                break
+            step *= 2
+        if best is None:
+            return None
         worse = 0
-        for k in range(-1, 24):
-            found = self._judge(product, step * 2.0 ** (-k / 2))
-            if found is None:
-                continue
-            if best is None or found[0] < best[0]:
+        for _ in range(_FINER):
+            step *= sqrt(0.5)
+            found = self._judge(product, step)
+            if found is not None and found.bits < best.bits:
                 best, worse = found, 0
+            elif found is None or worse == 2:
+                break
             else:
                 worse += 1
-                if worse == 3:
-                    break
         return best
 
-    def _judge(self, product: _Product, step: float) -> tuple[float, Factors] | None:
-        best: tuple[float, Factors] | None = None
+    def _judge(self, product: _Product, step: float) -> _Choice | None:
+        best: _Choice | None = None
         for rounds in (False, True):
             factors = _integers(product, step, rounds=rounds)
             if factors is None:
@@ -321,8 +349,8 @@ class _Finder:
             out = np.empty_like(self._few_base)
             predict(self._few_base, self._dtype, few, 0, len(self._judged), out)
             bits = self._bits(out) + _numbers_bits(factors)
-            if best is None or bits < best[0]:
-                best = bits, factors
+            if best is None or bits < best.bits:
+                best = _Choice(bits, factors, step)
         return best
 
 
