@@ -11,6 +11,8 @@ from z4ai.encoder import encode_content
 from z4ai.frame import FrameHeader
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from z4ai.container.encode import FrameWaves
@@ -19,19 +21,19 @@ if TYPE_CHECKING:
 
     Member = tuple[int, NDArray[np.uint8], tuple[int, ...]]
 
-__all__ = ["SmallTensors", "is_small"]
+__all__ = ["GROUP_NBYTES", "SMALL_NBYTES", "SmallTensors", "frames_of", "is_small"]
 
 # Tensors of less share a frame with others, so that its header and tables are paid once; and so
 # much content closes such a frame, since one of them is never read without its neighbours.
-_SMALL_NBYTES = 1 << 15
-_GROUP_NBYTES = 1 << 18
+SMALL_NBYTES = 1 << 15
+GROUP_NBYTES = 1 << 18
 # What sharing must save: the index may grow by it.
 _SHARING_NBYTES = 64
 
 
 def is_small(nbytes: int, effort: str) -> bool:
     """Tell whether a tensor may share a frame; the fastest tier does without."""
-    return nbytes < _SMALL_NBYTES and effort != "fast"
+    return nbytes < SMALL_NBYTES and effort != "fast"
 
 
 class SmallTensors:
@@ -61,7 +63,7 @@ class SmallTensors:
         members = self._open.setdefault(dtype, [])
         members.append((number, content, shape))
         self._places.append(None)
-        if sum(len(content) for _, content, _ in members) >= _GROUP_NBYTES:
+        if sum(len(content) for _, content, _ in members) >= GROUP_NBYTES:
             self._close(dtype)
         return number
 
@@ -84,27 +86,34 @@ class SmallTensors:
 
     def _close(self, dtype: DType) -> None:
         members = self._open.pop(dtype)
-        content = np.concatenate([content for _, content, _ in members])
-        if len(members) > 1 and self._pays(dtype, members, content):
-            together = self._encode(dtype, content, (), self._effort)
-            frame = self._waves.add_encoded(together, len(content))
+        tensors = [(content, shape) for _, content, shape in members]
+        first = 0
+        for encoded, count in frames_of(dtype, tensors, self._effort, self._threads):
+            mine = members[first : first + count]
+            first += count
+            frame = self._waves.add_encoded(encoded, sum(len(content) for _, content, _ in mine))
             at = 0
-            for k, own, _ in members:
+            for k, content, _ in mine:
                 self._places[k] = frame, at
-                at += len(own)
-            return
-        for k, own, shape in members:
-            encoded = self._encode(dtype, own, shape, self._effort)
-            self._places[k] = self._waves.add_encoded(encoded, len(own)), 0
+                at += len(content)
 
-    def _pays(self, dtype: DType, members: list[Member], content: NDArray[np.uint8]) -> bool:
-        """Tell whether to share; the same at every tier, so that a higher one is never larger."""
-        apart = sum(len(self._encode(dtype, own, shape, "balanced")) for _, own, shape in members)
-        return len(self._encode(dtype, content, (), "balanced")) + _SHARING_NBYTES < apart
 
-    def _encode(
-        self, dtype: DType, content: NDArray[np.uint8], shape: tuple[int, ...], effort: str
-    ) -> bytes:
+def frames_of(
+    dtype: DType,
+    tensors: Sequence[tuple[NDArray[np.uint8], tuple[int, ...]]],
+    effort: str,
+    threads: int | None,
+) -> list[tuple[bytes, int]]:
+    """Code a group of tensors, given by content and shape; -> frames, and the tensors in each."""
+
+    def encode(content: NDArray[np.uint8], shape: tuple[int, ...], tier: str) -> bytes:
         places = shape if prod(shape) * dtype.width == len(content) else None
-        header = FrameHeader(dtype, len(content))
-        return encode_content(content, header, effort, places, self._threads)
+        return encode_content(content, FrameHeader(dtype, len(content)), tier, places, threads)
+
+    content = np.concatenate([own for own, _ in tensors])
+    if len(tensors) > 1 and effort != "fast":
+        # The same at every tier, so that a higher one is never larger.
+        apart = sum(len(encode(own, shape, "balanced")) for own, shape in tensors)
+        if len(encode(content, (), "balanced")) + _SHARING_NBYTES < apart:
+            return [(encode(content, (), effort), len(tensors))]
+    return [(encode(own, shape, effort), 1) for own, shape in tensors]

@@ -29,8 +29,6 @@ __all__ = ["BlockCoder", "Coded"]
 # Low rank is looked for in tensors of up to this size, which are held as a whole for it.
 _MOST_FACTORED_NBYTES = 256 << 20
 _FACTORED = ("F16", "BF16", "F32", "F64")
-# What a record takes in the index, beside its pieces.
-_RECORD_NBYTES = 24
 _LOOKS, _LOOK = 4, 1 << 12
 
 
@@ -71,6 +69,8 @@ class BlockCoder:
         What it may be near.
     read : callable
         ``read(begin, end)`` returns elements of the tensor.
+    record_nbytes : int
+        What its record takes in the index.
     effort : str
         The tier.
     threads : int or None
@@ -89,10 +89,12 @@ class BlockCoder:
         tensor: Tensor,
         reference: Reference,
         read: Callable[[int, int], NDArray[np.uint8]],
+        record_nbytes: int,
         effort: str,
         threads: int | None,
     ) -> None:
         self._tensor = tensor
+        self._record_nbytes = record_nbytes
         self._dtype = dtype_of(tensor.dtype)
         self._reference = reference
         self._read = read
@@ -133,16 +135,17 @@ class BlockCoder:
         found = self._delta(content, begin, end)
         if number == 0:
             found = self._try_factors(content, begin, end, found)
+        added = 0
         if found is not None:
             shape = self._shape(end - begin)
-            added = _RECORD_NBYTES + len(self.factors or b"")
+            added = self._record_nbytes + len(self.factors or b"")
             clear = self._effort != "max" and is_clearly_smaller(
                 found.nbytes + added, content, self._dtype, shape
             )
             if clear:
                 return found
         scratch = self._scratch(content, self._shape(end - begin))
-        if found is not None and found.nbytes + _RECORD_NBYTES < len(scratch):
+        if found is not None and found.nbytes + added < len(scratch):
             return found
         return Coded(False, scratch, None, len(content), found is not None)
 
@@ -188,7 +191,7 @@ class BlockCoder:
         encoded = compress(np.frombuffer(encode_factors(found), np.uint8), effort=self._effort)
         self._reference.factors = found
         coded = self._delta(content, begin, end)
-        share = len(encoded) // self.n_blocks + _RECORD_NBYTES
+        share = len(encoded) // self.n_blocks
         if coded is not None and plain is not None and coded.nbytes + share < plain.nbytes:
             self.factors = encoded
             return coded

@@ -12,6 +12,7 @@ from z4ai.container.dedup import same_as
 from z4ai.container.encode import FrameWaves
 from z4ai.container.original import parse_original
 from z4ai.container.sink import put
+from z4ai.container.small import SMALL_NBYTES
 from z4ai.container.zstn import HEADER_NBYTES
 from z4ai.deltas.blocks import BlockCoder
 from z4ai.deltas.models import digests_of
@@ -26,9 +27,10 @@ from z4ai.deltas.records import (
     SCRATCH,
     Block,
     Entry,
+    write_record,
 )
 from z4ai.deltas.references import Reference, named
-from z4ai.deltas.small import SMALL_NBYTES, SmallTensors
+from z4ai.deltas.small import SmallTensors
 from z4ai.deltas.stats import describe
 from z4ai.deltas.z4dm import Ends, ModelDelta, copy_checksums, write_end, write_start
 
@@ -47,6 +49,11 @@ if TYPE_CHECKING:
 __all__ = ["Compression"]
 
 _COMPARED_NBYTES = 4 << 20
+# What a record may take beside the reference: places of frames.
+_PLACE_NBYTES = 16
+# A record of many pieces must be small beside the tensor.
+_FREE_RECORD_NBYTES = 64
+_RECORD_SHARE = 16
 
 
 class Compression:
@@ -133,7 +140,9 @@ class Compression:
         if alignment is not None:
             reference = Reference(tensor, alignment, self._base)
             self._origins[k] = self._origin(tensor, alignment)
-            if self._is_copy(k, reference):
+            if self._record_nbytes(k) > _FREE_RECORD_NBYTES + tensor.nbytes // _RECORD_SHARE:
+                reference = None
+            elif self._is_copy(k, reference):
                 self._entries[k] = self._origins[k]._replace(coding=COPY)
                 self._done(tensor.nbytes)
                 return
@@ -154,6 +163,11 @@ class Compression:
                 return Entry(COPY, FROM_NAME)
             return Entry(COPY, FROM_WHOLE, source=piece.source)
         return Entry(COPY, FROM_PIECES, outer=alignment.outer, pieces=alignment.pieces)
+
+    def _record_nbytes(self, k: int) -> int:
+        """Bytes of the index that a delta takes beyond those of a frame of its own."""
+        origin = self._origins[k]
+        return 0 if origin.origin == FROM_NAME else len(write_record(origin)) + _PLACE_NBYTES
 
     def _read(self, k: int, begin: int, end: int) -> NDArray[np.uint8]:
         return self._model.read(k, begin, end)
@@ -180,9 +194,9 @@ class Compression:
         known = None
         if reference is not None and not reference.has_new:
             known = reference.gather(0, reference.n_items)
-        is_named = known is not None and self._origins[k].origin == FROM_NAME
+        record = self._record_nbytes(k) if known is not None else 0
         dtype = st_header.dtype_of(tensor.dtype)
-        self._small.add(k, dtype, tensor.shape, content, known, is_named=is_named)
+        self._small.add(k, dtype, tensor.shape, content, known, record)
 
     def _place_small(self, k: int, frame: int, at: int, delta: bool) -> None:
         entry = self._origins[k]._replace(coding=FRAME) if delta else Entry(SCRATCH)
@@ -212,7 +226,9 @@ class Compression:
         def read_items(begin: int, end: int) -> NDArray[np.uint8]:
             return self._read(k, begin * item, end * item)
 
-        coder = BlockCoder(tensor, reference, read_items, self._effort, self._threads)
+        coder = BlockCoder(
+            tensor, reference, read_items, self._record_nbytes(k), self._effort, self._threads
+        )
         if not coder.looks_related():
             return False
         first = coder.code(0)

@@ -7,37 +7,29 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from z4ai.container.small import GROUP_NBYTES, frames_of
 from z4ai.delta_encoder import encode_delta
 from z4ai.deltas.choose import is_clearly_smaller, looks_related
-from z4ai.encoder import encode_content
-from z4ai.frame import FrameHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from z4ai.container.encode import FrameWaves
     from z4ai.dtypes import DType
 
-__all__ = ["SMALL_NBYTES", "SmallTensors"]
-
-# As for containers.
-SMALL_NBYTES = 1 << 15
-_GROUP_NBYTES = 1 << 18
-_SHARING_NBYTES = 64
-# What a tensor's record may take in the index.
-_RECORD_NBYTES = 12
+__all__ = ["SmallTensors"]
 
 
 class _Member(NamedTuple):
-    """A tensor: its number, shape, content, and what it differs from, if it has that."""
+    """A tensor: its number, shape, content, what it differs from, and its record, in bytes."""
 
     number: int
     shape: tuple[int, ...]
     content: NDArray[np.uint8]
     reference: NDArray[np.uint8] | None
-    is_named: bool
+    record_nbytes: int
 
 
 # A frame: its bytes, whose content is in it, and whether it is a delta frame.
@@ -79,15 +71,14 @@ class SmallTensors:
         shape: tuple[int, ...],
         content: NDArray[np.uint8],
         reference: NDArray[np.uint8] | None,
-        *,
-        is_named: bool,
+        record_nbytes: int,
     ) -> None:
-        """Add a tensor, which becomes theirs, and its reference."""
+        """Add a tensor and its reference, and what its record takes if it is a delta."""
         if reference is not None and not looks_related(content, reference, dtype):
             reference = None
         members = self._open.setdefault(dtype, [])
-        members.append(_Member(number, shape, content, reference, is_named))
-        if sum(len(member.content) for member in members) >= _GROUP_NBYTES:
+        members.append(_Member(number, shape, content, reference, record_nbytes))
+        if sum(len(member.content) for member in members) >= GROUP_NBYTES:
             self._close(dtype)
 
     def flush(self) -> None:
@@ -113,7 +104,7 @@ class SmallTensors:
         delta = encode_delta(
             content, reference, dtype, self._effort, _places(shape, dtype, content), self._threads
         )
-        records = sum(_RECORD_NBYTES for member in known if not member.is_named)
+        records = sum(member.record_nbytes for member in known)
         frames: list[_Frame] = [(delta, known, True)]
         if (
             len(known) == len(members)
@@ -128,31 +119,13 @@ class SmallTensors:
 
     def _scratch(self, dtype: DType, members: list[_Member]) -> list[_Frame]:
         """Code tensors as a container does, together or apart."""
-        content = np.concatenate([member.content for member in members])
-        if len(members) > 1 and self._effort != "fast" and self._pays(dtype, members, content):
-            return [(self._encode(dtype, content, None, self._effort), members, False)]
-        return [
-            (self._encode(dtype, member.content, member.shape, self._effort), [member], False)
-            for member in members
-        ]
-
-    def _pays(self, dtype: DType, members: Sequence[_Member], content: NDArray[np.uint8]) -> bool:
-        apart = 0
-        for member in members:
-            apart += len(self._encode(dtype, member.content, member.shape, "balanced"))
-        together = len(self._encode(dtype, content, None, "balanced"))
-        return together + _SHARING_NBYTES < apart
-
-    def _encode(
-        self,
-        dtype: DType,
-        content: NDArray[np.uint8],
-        shape: tuple[int, ...] | None,
-        effort: str,
-    ) -> bytes:
-        header = FrameHeader(dtype, len(content))
-        places = _places(shape, dtype, content)
-        return encode_content(content, header, effort, places, self._threads)
+        tensors = [(member.content, member.shape) for member in members]
+        frames: list[_Frame] = []
+        first = 0
+        for encoded, count in frames_of(dtype, tensors, self._effort, self._threads):
+            frames.append((encoded, members[first : first + count], False))
+            first += count
+        return frames
 
 
 def _nbytes(frames: list[_Frame]) -> int:
