@@ -140,10 +140,7 @@ def kill_often(folder: Path, kills: int, seed: int) -> None:
         n_steps = check(folder)
         changes = (folder / "journal").read_text().count("done")
         print(f"kill {k + 1}: {n_steps} steps whole, {len(entries) + len(orphans)} files left over")
-    print(
-        f"{kills} kills, {changes} changes, {left_behind} of the kills in the middle of a change:"
-    )
-    print("nothing lost")
+    print(f"{kills} kills, {left_behind} in the middle of one of {changes} changes: nothing lost")
 
 
 def main() -> int:

@@ -40,8 +40,8 @@ __all__ = [
 # Numbers that names of checkpoints hold: step00050, checkpoint-500, epoch_3, …
 _NUMBER = re.compile(r"(?:step|iter|iteration|epoch|ckpt|checkpoint)[-_ ]?(\d{1,18})(?!\d)", re.I)
 # A sample: that many runs, of that many bytes together.
-_RUNS = 32
-_SAMPLE_NBYTES = 4 << 20
+_RUNS = 16
+_SAMPLE_NBYTES = 2 << 20
 # Share of the elements that makes two models kin.
 _ALIKE = 0.5
 # Of names of streams that nobody chose; in any of UTF-8 short enough to be one.
@@ -153,7 +153,9 @@ def candidates(
         chain = manifest.chain(before)
         shallow = [step for step in chain if step.depth < limit]
         allowed += [*shallow[:1], *shallow[-1:]]
-        if before.depth >= limit and before.base is not None and before.original_nbytes:
+        # A chain of its own: copies go as deep as what they are copies of.
+        own = len(chain) > 1 and chain[1].stream == stream
+        if own and before.depth >= limit and before.original_nbytes:
             usual = before.encoded_nbytes / before.original_nbytes
     for other in kin:
         theirs = [step for step in manifest.steps if step.stream == other]

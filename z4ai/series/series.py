@@ -43,7 +43,7 @@ _RUN_NBYTES = 4 << 20
 # A delta must save that much of the keyframe, or what depends on nothing is kept.
 _LEAST_SAVED = 0.01
 # Where the sample says that delta and keyframe differ by less, both are made.
-_CLOSE = 0.2
+_CLOSE = 0.1
 
 
 class Report(NamedTuple):
@@ -143,7 +143,7 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> Series.create("run", max_depth=4).max_depth
+        >>> Series.create("create_example", max_depth=4).max_depth
         4
         """
         options = Manifest(_check_depth(max_depth), resolve_effort(effort))
@@ -195,8 +195,8 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> _ = Series.create("run")
-        >>> len(Series.open("run"))
+        >>> _ = Series.create("open_example")
+        >>> len(Series.open("open_example"))
         0
         """
         series = cls(folder, timeout=timeout, limits=limits, threads=threads)
@@ -235,7 +235,7 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> series = Series.create("run")
+        >>> series = Series.create("ls_example")
         >>> _ = series.add("model.safetensors", "step0010")
         >>> step, = series.ls()
         >>> step.name, step.step, step.stream, step.base, step.depth
@@ -274,10 +274,10 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> series = Series.create("run")
+        >>> series = Series.create("restore_example")
         >>> _ = series.add("model.safetensors", "start")
-        >>> series.restore("start", "again.safetensors")["original_bytes"]
-        16856
+        >>> series.restore("start", "again.safetensors")["name"]
+        'start'
         """
         with self._chain(name) as chain, AtomicFile(dst, like=chain.path) as target:
             with Progress(progress, chain.step.original_nbytes, "restore") as bar:
@@ -307,7 +307,7 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> series = Series.create("run")
+        >>> series = Series.create("reader_example")
         >>> _ = series.add("model.safetensors", "start")
         >>> with series.reader("start") as reader:
         ...     reader.read_numpy("encoder.weight").shape
@@ -337,7 +337,7 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> series = Series.create("run")
+        >>> series = Series.create("verify_example")
         >>> _ = series.add("model.safetensors", "start")
         >>> report = series.verify()
         >>> report.ok, len(report.steps), report.orphans
@@ -439,7 +439,7 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> series = Series.create("run")
+        >>> series = Series.create("add_example")
         >>> series.add("model.safetensors", step=10, stream="weights")["name"]
         'model'
         """
@@ -488,7 +488,7 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> series = Series.create("run")
+        >>> series = Series.create("drop_example")
         >>> _ = series.add("model.safetensors", "one"), series.add("model.safetensors", "two")
         >>> series.drop("one")["rewritten"]
         ['two']
@@ -522,7 +522,7 @@ class Series:
         Examples
         --------
         >>> from z4ai.series import Series
-        >>> series = Series.create("run")
+        >>> series = Series.create("configure_example")
         >>> series.configure(max_depth=2, effort="max")
         >>> series.max_depth, series.effort
         (2, 'max')
