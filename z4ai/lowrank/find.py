@@ -40,15 +40,17 @@ _STANDS_OUT = 1.3
 # Multiply-adds of a sweep with weights of each row's own.
 _EXACT_WORK = 1 << 31
 _SHARED_STEP = 16
+# Elements for each number of a factor, of which that many are few.
+_FEW = 40
 # Steps of precision that are tried: twice as coarse while numbers are too large, then finer by
 # half a bit.
 _COARSER, _FINER = 64, 26
 # Elements that a choice of precision is judged by.
 _JUDGED = 1 << 16
 # Times that an error within the rounding of an element is forgiven, and how much of it.
-_FORGIVING = 6
+_FORGIVING = 10
 _FORGIVING_WORK = 1 << 28
-_SLACK = 0.97
+_SLACK = 0.35
 # Bytes of a record, its frame and its place beside its numbers.
 _OVERHEAD_BITS = 8 * 250
 # Of what the plain differences take: what factors must save, and what forgiving may mend.
@@ -219,7 +221,9 @@ class _Finder:
         rows, columns = self._pair.shape
         energy = float((product.values**2).sum()) / (rows * columns)
         least = max(-500, min(500, frexp(sqrt(energy))[1] - 2))
-        for _ in range(2):
+        rank = len(product.values)
+        few = not self._is_exact(rank) and min(rows, columns) <= _FEW * rank
+        for _ in range(6 if few else 2):
             product = self._sweep(product, least, 0.0)
         best, product = self._shortest(product)
         if best is None or best.bits > _HOPE * self._plain:
@@ -272,18 +276,25 @@ class _Finder:
                 factor = np.ascontiguousarray(right.T)
         return _singular(left, np.eye(q), np.ascontiguousarray(factor.T))
 
+    def _is_exact(self, rank: int) -> bool:
+        rows, columns = self._pair.shape
+        return rows * columns * rank**2 <= _EXACT_WORK
+
     def _sweep(self, product: _Product, least: int, slack: float) -> _Product:
         """Improve both sides by weighted least squares."""
         root = np.sqrt(product.values)[:, None]
         left = np.ascontiguousarray((root * product.left).T)
         right = np.ascontiguousarray(root * product.right)
-        rows, columns = self._pair.shape
-        exact = rows * columns * len(root) ** 2 <= _EXACT_WORK
+        exact = self._is_exact(len(root))
         step = 0 if exact else _SHARED_STEP
 
         def refine(pair: _Pair, one: Doubles, other: Doubles) -> None:
+            # Where few elements tell of each number, some of them weigh too much for mean weights.
+            pace = 1.0 if other.shape[1] > _FEW * len(root) else 0.5
             target, base = pair.target, pair.base
-            lowrank.refine(target, base, pair.kind, one, other, least, slack=slack, step=step)
+            lowrank.refine(
+                target, base, pair.kind, one, other, least, slack=slack, step=step, pace=pace
+            )
 
         refine(self._pair, left, right)
         across, along = np.ascontiguousarray(right.T), np.ascontiguousarray(left.T)

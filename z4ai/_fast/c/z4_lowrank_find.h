@@ -152,6 +152,7 @@ typedef struct {
     double shared_weight; /* sum of the weights that `shared` was made by */
     int least;            /* exponent below which elements weigh the same */
     int half;             /* of an element whose exponent is e, a rounding takes up to 2^(e + half) */
+    double pace;          /* how much of a step by `shared` is made */
     double slack;         /* 0: least squares. Else an error up to slack * 2^(e + half) is none */
 } z4_lowrank_refiner;
 
@@ -165,7 +166,7 @@ Z4_INLINE void z4_lowrank_errors(int kind, const z4_lowrank_refiner *by, const u
             e = e < by->least ? by->least : e;
             double error = delta[j] - sums[j];
             double size = fabs(error) - by->slack * z4_power(e + by->half);
-            size = size > 0.0 ? 1.6 * size : 0.0; /* a step too long is a step ahead */
+            size = size > 0.0 ? 1.9 * size : 0.0; /* a step too long is a step ahead */
             delta[j] = weight[j] * (error < 0.0 ? -size : size);
         }
     } else {
@@ -186,7 +187,7 @@ Z4_INLINE void z4_lowrank_solve(const z4_lowrank_refiner *by, const double *weig
         for (size_t j = 0; j < n; j++) {
             total += weight[j];
         }
-        factor = total > 0.0 ? by->shared_weight / total : 0.0;
+        factor = total > 0.0 ? by->pace * by->shared_weight / total : 0.0;
         z4_cholesky_solve(by->shared, r, x);
     } else {
         for (size_t k = 0; k < r; k++) {
