@@ -11,10 +11,11 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # What the installed package is made from: a change in any of these means installing again.
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
     $(shell find z4ai -name '*.py' -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
-# Headers that stand alone; those named after an instruction set, and the symbols of the chunk codec, are
-# parts of the one that includes them.
+# Headers that stand alone; those named after an instruction set, and symbols and differences of the chunk codec,
+# are parts of the one that includes them.
 HEADERS := $(filter-out %_scalar.h %_avx2.h %_avx512.h %_neon.h %/z4_chunk_symbols_encode.h \
-    %/z4_chunk_symbols_decode.h,$(wildcard z4ai/_fast/c/*.h))
+    %/z4_chunk_symbols_decode.h %/z4_chunk_difference_encode.h %/z4_chunk_difference_decode.h, \
+    $(wildcard z4ai/_fast/c/*.h))
 CYTHON := $(shell find z4ai -name '*.pyx' -o -name '*.pxd')
 
 # Tests run against the installed package and from an empty folder, so that neither they nor the
