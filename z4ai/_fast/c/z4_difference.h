@@ -138,8 +138,8 @@ Z4_INLINE uint32_t z4_difference_level8(uint64_t m)
         for (size_t i = 0; i < n; i++) {                                                                              \
             const Z4_DIFFERENCE_WORD##w_ x =                                                                          \
                 (Z4_DIFFERENCE_WORD##w_)((t_)(load_(reference + w_ * i) & rest) >> by);                               \
-            const Z4_DIFFERENCE_WORD##w_ far = (Z4_DIFFERENCE_WORD##w_)(from > x ? from - x : 0);                     \
-            const uint16_t c = (uint16_t)(((far < 255 ? (uint16_t)far : 255) + (uint16_t)row) >> shift);              \
+            const Z4_DIFFERENCE_WORD##w_ away = (Z4_DIFFERENCE_WORD##w_)(from > x ? from - x : 0);                    \
+            const uint16_t c = (uint16_t)(((away < 255 ? (uint16_t)away : 255) + (uint16_t)row) >> shift);            \
             contexts[i] = (uint8_t)(c < most ? c : most);                                                             \
         }                                                                                                             \
     }                                                                                                                 \
