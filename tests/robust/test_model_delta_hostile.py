@@ -441,7 +441,7 @@ def test_what_a_frame_claims_is_checked(name: str) -> None:
 
 def test_a_copy_that_is_none_is_noticed() -> None:
     blob, _, base = made(lambda _: ([C, C], b""))
-    with pytest.raises(ChecksumError, match="digest"):
+    with pytest.raises(ChecksumError, match="checksum"):
         model_delta.decompress(blob, base)
     with model_delta.open(blob, base) as reader, pytest.raises(ChecksumError, match="checksum"):
         reader.read_raw("w")

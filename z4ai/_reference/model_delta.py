@@ -389,6 +389,8 @@ class _Delta:
         n = self.n_items(k)
         if entry.origin == FROM_PIECES:
             turned = {piece.source for piece in entry.pieces if piece.transposed}
+            if max(turned, default=0) >= max(len(self.sources), 1):
+                raise _refuse(f"the base has no tensor {max(turned)}")
             if sum(self.sources[s].nbytes for s in turned) > MOST_TRANSPOSED_NBYTES:
                 raise _refuse("too large to be transposed")
             known = [piece for piece in entry.pieces if piece.source >= 0]

@@ -87,6 +87,7 @@ class Contents:
         self._group_of = {k: g for g, group in enumerate(self._groups) for k in group}
         self._checksums = delta.checksums
         self._verified: set[int] = set()
+        self._copied, self._n_copied = Xxh3(), 0
 
     def check(self) -> None:
         """Check that the base has all that is asked of it."""
@@ -124,10 +125,24 @@ class Contents:
                 run = np.empty(min(_RUN_NBYTES, nbytes - at), np.uint8)
                 self.fill(member, at, at + len(run), run)
                 state.update(run)
-        if state.digest64() != self._checksums[g]:
-            msg = "a copy of the base does not match its checksum: it is another base"
-            raise ChecksumError(msg, tensor=self._tensors[k].name)
+        self._compare(g, state)
         self._verified.add(g)
+
+    def check_copied(self, k: int, content: NDArray[np.uint8]) -> None:
+        """Take the next content, of all tensors in their order; verify groups of copies."""
+        g = self._group_of.get(k)
+        if g is None:
+            return
+        self._copied.update(content)
+        self._n_copied += len(content)
+        if self._n_copied == sum(self._tensors[member].nbytes for member in self._groups[g]):
+            self._compare(g, self._copied)
+            self._copied, self._n_copied = Xxh3(), 0
+
+    def _compare(self, group: int, state: Xxh3) -> None:
+        if state.digest64() != self._checksums[group]:
+            msg = "a copy of the base does not match its checksum"
+            raise ChecksumError(msg, tensor=self._tensors[self._groups[group][0]].name)
 
     # --- Inside -----------------------------------------------------------------------------------
 

@@ -127,7 +127,9 @@ class Restore:
             nbytes = tensors[k].nbytes
             for begin in range(0, nbytes, step):
                 end = min(begin + step, nbytes)
-                contents.fill(k, begin, end, hashed.room(end - begin))
+                part = hashed.room(end - begin)
+                contents.fill(k, begin, end, part)
+                contents.check_copied(k, part)
                 hashed.commit(end - begin)
             k += 1
         self.check_base()
