@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ReferenceInfo,
         info,
     )
+    from z4ai.integrations.torch import load_file, load_model, save_file, save_model
     from z4ai.stream import compress_stream, decompress_stream
 
 __all__ = [
@@ -44,7 +45,11 @@ __all__ = [
     "dtype_width",
     "errors",
     "info",
+    "load_file",
+    "load_model",
     "peek_is_z4ai",
+    "save_file",
+    "save_model",
 ]
 
 __version__ = "0.1.0"
@@ -62,10 +67,11 @@ _LATER = {
         "ReferenceInfo",
         "info",
     ),
+    "integrations.torch": ("load_file", "load_model", "save_file", "save_model"),
     "stream": ("compress_stream", "decompress_stream"),
 }
 # Modules that are names themselves.
-_MODULES = ("model_delta",)
+_MODULES = ("integrations", "model_delta")
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
 
 

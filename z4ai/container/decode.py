@@ -83,6 +83,12 @@ class TensorDecoder:
         self._chunk: tuple[int, int, NDArray[np.uint8]] | None = None
         self._frame: tuple[int, FrameIndex] | None = None
         self._waste = 0
+        self._n_chunks = 0
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks that were decoded."""
+        return self._n_chunks
 
     @property
     def waste(self) -> int:
@@ -343,6 +349,7 @@ class TensorDecoder:
         """Decode chunks of several frames; an error names the tensor and its own chunk."""
         known = number_models(list(zip(jobs, models, strict=True)))
         together = jobs[0] if len(jobs) == 1 else join_jobs(jobs)
+        self._n_chunks += len(together)
         try:
             decode_jobs(
                 np.frombuffer(encoded, np.uint8),

@@ -47,10 +47,14 @@ class Source(Protocol):
         How many there are.
     memory : ndarray of uint8 or None
         All of them, where they lie in memory; None after `close`, so it is asked once and kept.
+    identity : tuple of int, or None
+        What changes when another file, or other content, comes under the same path: device,
+        inode, size, and the latest change in nanoseconds. None where there is no such thing.
     """
 
     nbytes: int
     memory: NDArray[np.uint8] | None
+    identity: tuple[int, ...] | None
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill `out` with the bytes from `offset` on, or raise `TruncatedError`."""
@@ -115,6 +119,8 @@ class _Open:
 
 
 class _BufferSource(_Open):
+    identity: tuple[int, ...] | None = None
+
     def __init__(self, memory: NDArray[np.uint8]) -> None:
         super().__init__()
         self.memory: NDArray[np.uint8] | None = memory
@@ -143,7 +149,11 @@ class _FileSource(_Open):
         self._file = file
         self._owned = owned
         self._fd = file.fileno()
-        self.nbytes = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        self.nbytes = status.st_size
+        changed = max(status.st_mtime_ns, status.st_ctime_ns)
+        self.identity: tuple[int, ...] | None
+        self.identity = (status.st_dev, status.st_ino, status.st_size, changed)
 
     def read_into(self, offset: int, out: memoryview) -> None:
         done = 0
@@ -171,6 +181,7 @@ class _ObjectSource(_Open):
     """Any seekable binary file object: one reader at a time moves its position."""
 
     memory: NDArray[np.uint8] | None = None
+    identity: tuple[int, ...] | None = None
 
     def __init__(self, file: Any, *, owned: bool) -> None:
         super().__init__()
