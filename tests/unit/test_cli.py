@@ -887,7 +887,7 @@ def test_the_page_names_every_option_and_status(capsys: pytest.CaptureFixture[st
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     for command in COMMANDS:
         assert usage_status(*command.split(), "--help") == 0
-    options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
+    options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help"}
     assert {"--dtype", "--json", "--threads"} <= options
     assert {option for option in options if f"`{option}`" not in page} == set()
     for status in (0, DATA, USAGE, SYSTEM, INTERRUPTED, PIPE, TERMINATED):
