@@ -245,13 +245,33 @@ def gguf_of_sub_blocks(nbytes: int, seed: int, width: int) -> bytes:
     return (whole + text(nbytes, seed, width))[:nbytes]
 
 
+def nudged(nbytes: int, seed: int, width: int) -> bytes:
+    """Weights of that seed, a quarter of them moved by a few units in the last place."""
+    words = np.frombuffer(weights(nbytes, seed, width), f"<u{width}").copy()
+    z = mixed(len(words), seed + 1000)
+    moved = z & np.uint64(3) == np.uint64(0)
+    steps = ((z >> np.uint64(8)) % np.uint64(5)).astype(words.dtype)
+    words[moved] += steps[moved]
+    return words.tobytes()
+
+
+def merged(nbytes: int, seed: int, width: int) -> bytes:
+    """Weights of that seed, as rows of 128 fp32, to which a product of rank 1 was added."""
+    matrix = np.frombuffer(weights(nbytes, seed, 4), "<f4").reshape(-1, 128)
+    left = (mixed(len(matrix), seed + 1) % np.uint64(509)).astype(np.float32) - np.float32(254)
+    right = (mixed(128, seed + 2) % np.uint64(253)).astype(np.float32) - np.float32(126)
+    # Integers below 2^17, and a power of two: exact on every machine.
+    product = left[:, None] * right[None, :] * np.float32(2.0**-22)
+    return (matrix + product).astype("<f4").tobytes()
+
+
 FORMULAS = {
     f.__name__: f
     for f in (
         *(noise, weights, sparse, steps, text, patterns),
         *(rows, columns, rows_and_columns, outliers, pruned),
         *(grid, grid_of_groups, grid_and_others, few, few_a_row, rising, vocabulary, layers),
-        *(gguf, gguf_of_sub_blocks),
+        *(gguf, gguf_of_sub_blocks, nudged, merged),
     )
 }
 

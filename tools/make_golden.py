@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 from golden_inputs import content_of  # noqa: E402 - lies beside the tests
 
 import z4ai  # noqa: E402
+import z4ai.model_delta  # noqa: E402
 import z4ai.safetensors  # noqa: E402
 from z4ai._wire import FORMAT_VERSION  # noqa: E402
 from z4ai.dtypes import numpy_dtype, resolve  # noqa: E402
@@ -32,6 +33,7 @@ from z4ai.dtypes import numpy_dtype, resolve  # noqa: E402
 GOLDEN = ROOT / "tests" / "compat" / "golden"
 MOST_NBYTES = 400_000
 MIB = 1 << 20
+SUFFIXES = {"compress_file": ".zstn", "model_delta": ".z4dm"}
 
 
 #: Takes the name of a case, what writes it, the recipe of its content, and options.
@@ -111,6 +113,7 @@ def cases() -> dict[str, dict[str, Any]]:
     add_models(add)
     add_parts(add)
     add_others(add)
+    add_deltas(add)
     return made
 
 
@@ -195,6 +198,31 @@ def add_others(add: Add) -> None:
     add("container-kinds", "compress_file", {"tensors": tensors})
 
 
+def add_deltas(add: Add) -> None:
+    """Model deltas: each way, aligned by name, by content, by parts; of low rank."""
+    base = [
+        ["embed", "BF16", [120, 96], recipe("weights", 23_040, 2, 1)],
+        ["query", "BF16", [96, 96], recipe("weights", 18_432, 2, 2)],
+        ["key", "BF16", [96, 96], recipe("weights", 18_432, 2, 3)],
+        ["norm", "F32", [96], recipe("weights", 384, 4, 4)],
+        ["ids", "I64", [96], recipe("rising", 768, 8, 5)],
+        ["merged", "F32", [96, 128], recipe("weights", 49_152, 4, 6)],
+    ]
+    target: list[list[Any]] = [
+        ["embed", "BF16", [120, 96], recipe("nudged", 23_040, 2, 1)],
+        ["q", "BF16", [96, 96], recipe("nudged", 18_432, 2, 2)],
+        ["key", "BF16", [96, 96], recipe("weights", 18_432, 2, 3)],
+        ["norm", "F32", [96], recipe("nudged", 384, 4, 4)],
+        ["ids", "I64", [96], recipe("rising", 768, 8, 5)],
+        ["merged", "F32", [96, 128], recipe("merged", 49_152, 4, 6)],
+        ["new", "BF16", [64, 32], recipe("weights", 4096, 2, 9)],
+        ["tied", "BF16", [120, 96], recipe("nudged", 23_040, 2, 1)],
+    ]
+    add("model-delta-kinds", "model_delta", {"tensors": target, "base": base})
+    inputs = {"tensors": base[:3], "base": base}
+    add("model-delta-copies", "model_delta", inputs)
+
+
 def encode(case: dict[str, Any]) -> bytes:
     """Make the bytes of a case."""
     content = content_of(case["recipe"])
@@ -211,6 +239,9 @@ def encode(case: dict[str, Any]) -> bytes:
             content = bytes(byte & 1 for byte in content)
         flat = np.frombuffer(content, dtype)
         return z4ai.compress_array(flat.reshape(options["shape"], order=options.get("order", "C")))
+    if case["by"] == "model_delta":
+        base = content_of({"tensors": case["recipe"]["base"]})
+        return z4ai.model_delta.compress(content, base, **options)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "a.safetensors", Path(folder) / "a.zstn"
         source.write_bytes(content)
@@ -232,7 +263,7 @@ def main() -> int:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text()) if path.exists() else {}
     for name, case in cases().items():
-        file = name + (".zstn" if case["by"] == "compress_file" else ".z4ai")
+        file = name + SUFFIXES.get(case["by"], ".z4ai")
         entry = manifest.get(file)
         if entry is not None and (entry["released"] or not args.again):
             continue

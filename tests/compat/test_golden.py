@@ -15,7 +15,9 @@ from tier_features import CODECS, RECORDS, TRANSFORMS, features
 
 import z4ai
 import z4ai._reference as reference
+import z4ai.model_delta
 import z4ai.safetensors
+from z4ai._reference import model_delta
 from z4ai.dtypes import numpy_dtype, resolve
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -52,7 +54,8 @@ def test_every_format_version_has_files_and_none_is_missing_or_extra() -> None:
 
 def test_every_way_to_write_has_files() -> None:
     ways = {entry["by"] for manifest in MANIFESTS.values() for entry in manifest.values()}
-    assert ways == {"compress", "compress_stream", "compress_array", "compress_file"}
+    expected = {"compress", "compress_stream", "compress_array", "compress_file", "model_delta"}
+    assert ways == expected
 
 
 def test_files_have_every_transform_codec_and_record() -> None:
@@ -63,6 +66,8 @@ def test_files_have_every_transform_codec_and_record() -> None:
             opened = reference.open_container(encoded)
             ranges = {(t.frame_offset, t.frame_nbytes) for t in opened.tensors if t.frame_nbytes}
             frames = [encoded[at : at + nbytes] for at, nbytes in ranges]
+        elif file.endswith(".z4dm"):
+            frames = []
         else:
             frames = [encoded]
         for frame in frames:
@@ -79,6 +84,12 @@ def test_a_golden_file_is_as_it_was_and_is_read(version: str, file: str, tmp_pat
     assert len(encoded) == entry["encoded_nbytes"]
     assert sha256(encoded) == entry["encoded_sha256"], "golden files are never changed"
     content = expected(entry)
+    if entry["by"] == "model_delta":
+        base = content_of({"tensors": entry["recipe"]["base"]})
+        for threads in (1, 2):
+            assert z4ai.model_delta.decompress(encoded, base, threads=threads) == content
+        assert model_delta.restore(encoded, base) == content
+        return
     if entry["by"] == "compress_file":
         assert reference.restore(encoded) == content
         z4ai.safetensors.decompress_file(path, tmp_path / "back")
