@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -62,65 +61,6 @@ def litter(series: Series) -> set[str]:
     return (set(os.listdir(series.path)) - files - {"series.json", ".lock", ".partial"}) | half
 
 
-# --- Killed ---------------------------------------------------------------------------------------
-
-
-@posix
-def test_killed_at_any_moment_it_loses_nothing() -> None:
-    """The script does so fifty times and more; here a few."""
-    script = ROOT / "bench" / "e2e" / "series_kill.py"
-    run = subprocess.run(
-        [sys.executable, str(script), "--kills", "6", "--folder", "killed", "--seed", "3"],
-        env={**os.environ, "PYTHONPATH": _path()},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "6 kills" in run.stdout
-
-
-def _path() -> str:
-    here = [str(Path(z4ai.__file__).parents[1]), str(ROOT)]
-    return os.pathsep.join([*here, os.environ.get("PYTHONPATH", "")])
-
-
-# --- The system fails -----------------------------------------------------------------------------
-
-# What a writer asks of the system, and how much of it fails.
-CALLS = ("write", "fsync", "replace", "open", "mkdir", "listdir", "unlink", "lstat", "close")
-
-
-class Failing:
-    """The functions of `os` fail from the n-th call on, once or for good."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, at: int, *, for_good: bool) -> None:
-        self.count = 0
-        self.at = at
-        self.for_good = for_good
-        self.failed: list[str] = []
-        self.thread = threading.get_ident()
-        for name in CALLS:
-            patch.setattr(os, name, self._around(name, getattr(os, name)))
-
-    def _around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def failing(*args: Any, **options: Any) -> Any:
-            if threading.get_ident() != self.thread:
-                return call(*args, **options)
-            self.count += 1
-            if self.count == self.at or (self.for_good and self.count > self.at):
-                self.failed.append(name)
-                if name == "close":  # closes nevertheless, as systems do
-                    call(*args, **options)
-                raise OSError(errno.ENOSPC, f"no room for {name}")
-            if name != "fsync":  # slow, and no power is lost here
-                return call(*args, **options)
-            return None
-
-        return failing
-
-
 def adding(series: Series) -> None:
     series.add("in.safetensors", "new.step9")
 
@@ -133,69 +73,31 @@ def configuring(series: Series) -> None:
     series.configure(max_depth=5)
 
 
-@posix
-@pytest.mark.parametrize("for_good", [False, True])
-@pytest.mark.parametrize("change", [adding, dropping, configuring])
-def test_whatever_fails_the_series_is_before_or_after(
-    change: Callable[[Series], None], for_good: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made(1)
-    os.rename("run", "kept")
-    write(Path("in.safetensors"), "fp32", 9)
-    before, depth = contents("kept"), Series.open("kept").max_depth
-    shutil.copytree("kept", "run")
-    change(Series.open("run"))
-    after = contents("run")
-    outcomes = set()
-    seen = set()
-    for at in range(1, 1000):
-        shutil.rmtree("run")
-        shutil.copytree("kept", "run")
-        series = Series.open("run")
-        failed: OSError | None = None
-        with monkeypatch.context() as patch:
-            failing = Failing(patch, at, for_good=for_good)
-            try:
-                change(series)
-            except OSError as error:
-                failed = error
-        seen.update(failing.failed)
-        if not failing.failed:
-            break
-        # `series` once more: nothing of a failure is kept in memory.
-        assert [s.name for s in series.ls()] == [s.name for s in Series.open("run").ls()]
-        names = [step.name for step in series.ls()]
-        done = names == list(after) and (before != after or series.max_depth != depth)
-        assert done or (names == list(before) and series.max_depth == depth)
-        if failed is None:
-            assert done, f"call {at}: told to be done and is not"
-        outcomes.add((failed is None, done))
-        if for_good or at % 4 == 1:
-            assert contents("run") == (after if done else before)
-        # The next writer is not hindered, and cleans up.
-        series.configure(max_depth=3)
-        assert not litter(series), f"call {at}: {failing.failed}"
-    else:
-        pytest.fail("it never ends")
-    assert (False, False) in outcomes
-    assert {"write", "fsync", "replace", "open", "close"} <= seen
+# --- Killed ---------------------------------------------------------------------------------------
 
 
 @posix
-def test_a_failure_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    series = made(2)
-    write(Path("in.safetensors"), "fp32", 9)
-    for change in (adding, dropping):
+def test_killed_at_any_moment_it_loses_nothing() -> None:
+    """The script does so fifty times and more; here a few."""
+    script = ROOT / "bench" / "e2e" / "series_kill.py"
+    run = subprocess.run(
+        [sys.executable, str(script), "--kills", "4", "--folder", "killed", "--seed", "3"],
+        env={**os.environ, "PYTHONPATH": _path()},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "4 kills" in run.stdout
 
-        def full(*_: Any) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "write", full)
-            with pytest.raises(OSError, match="No space left"):
-                change(series)
-        assert not litter(series)
-    assert contents() == expected(list(contents()))
+def _path() -> str:
+    here = [str(Path(z4ai.__file__).parents[1]), str(ROOT)]
+    return os.pathsep.join([*here, os.environ.get("PYTHONPATH", "")])
+
+
+# --- What is read-only ----------------------------------------------------------------------------
 
 
 @posix
@@ -273,7 +175,7 @@ def test_readers_in_other_processes_while_it_is_written() -> None:
         "import sys, time\n"
         "from checkpoints import checkpoint\n"
         "from z4ai.series import Series\n"
-        "n = 0; end = time.monotonic() + 4\n"
+        "n = 0; end = time.monotonic() + 2\n"
         "while time.monotonic() < end:\n"
         "    s = Series.open('run')\n"
         "    for step in s.ls():\n"
@@ -303,7 +205,7 @@ def test_readers_in_other_processes_while_it_is_written() -> None:
     for reader in readers:
         out, error = reader.communicate()
         assert reader.returncode == 0, error
-        assert int(out) > 10
+        assert int(out) > 4
     assert changes > 2
 
 

@@ -27,10 +27,10 @@ __all__ = [
 
 NAME = "series.json"
 FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\.[0-9a-f]{16}\.(?:zstn|z4dm)", re.ASCII)
-MAX_NBYTES = 1 << 28
+MAX_NBYTES = 1 << 25
 # Each step of a chain takes some calls inside calls to be read.
 DEPTH_CAP = 40
-_MAX_STEPS = 1 << 20
+_MAX_STEPS = 1 << 16
 _MAX_NUMBER = 2**63 - 1
 _FORMAT = "z4ai series"
 _MAX_NAME_NBYTES = 200

@@ -485,6 +485,11 @@ class Series:
         FormatError, TimeoutError, OSError
             As `add`; the series is as it was.
 
+        Notes
+        -----
+        The disk must have room for one `.safetensors` file, and for the steps stored anew beside
+        the old ones.
+
         Examples
         --------
         >>> from z4ai.series import Series
