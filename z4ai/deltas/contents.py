@@ -168,6 +168,8 @@ class Contents:
     def _reference_of(self, k: int) -> Reference:
         if self._reference is not None and self._reference[0] == k:
             return self._reference[1]
+        # What was transposed for the tensor before.
+        self._base.release()
         entry, tensor = self._entries[k], self._tensors[k]
         alignment = alignment_of(entry, tensor, self._base)
         factors = None if entry.factors is None else self._factors(tensor, entry.factors)

@@ -104,6 +104,7 @@ class Compression:
         self._origins = origins
         for k, alignment in enumerate(alignments):
             self._add(k, alignment, first[k])
+            self._base.release()
         self._small.flush()
         self._waves.flush()
         entries = [self._resolved(k) for k in range(len(self._tensors))]
