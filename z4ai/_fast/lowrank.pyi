@@ -58,7 +58,6 @@ def refine(
     *,
     slack: float = 0.0,
     step: int = 0,
-    pace: float = 1.0,
     isa: str | None = None,
 ) -> None: ...
 def orthonormal(vectors: NDArray[np.float64]) -> NDArray[np.float64]: ...

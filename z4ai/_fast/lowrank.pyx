@@ -49,7 +49,6 @@ cdef extern from "z4_lowrank_find.h":
         double shared_weight
         int least
         int half
-        double pace
         double slack
     ctypedef void (*z4_project_fn)(
         int kind, const uint8_t *target, const uint8_t *base, size_t m, size_t n,
@@ -310,7 +309,6 @@ def refine(
     *,
     slack: float = 0.0,
     step: int = 0,
-    pace: float = 1.0,
     isa: str | None = None,
 ) -> None:
     """Improve a left factor, rows x rank, in place: weighted least squares, row by row.
@@ -333,8 +331,6 @@ def refine(
     step : int
         0: each row by its own weights. Else by the mean ones of every so many rows, which is
         far less to do, and a smaller step towards the same.
-    pace : float
-        How much of such a smaller step is made: less than 1 where it may be too long.
     isa : str, optional
         Run the variant of this instruction set (for tests).
     """
@@ -352,7 +348,6 @@ def refine(
     by.least = floor
     by.half = -1 - (10, 7, 23, 52)[code]
     by.slack = slack
-    by.pace = pace
     cdef double[::1] scratch = np.empty(3 * Z4_LOWRANK_BLOCK * columns + rank * (rank + Z4_LOWRANK_BLOCK))
     cdef double[::1] weights
     cdef double[:, ::1] gram

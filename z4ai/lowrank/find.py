@@ -40,8 +40,10 @@ _STANDS_OUT = 1.3
 # Multiply-adds of a sweep with weights of each row's own.
 _EXACT_WORK = 1 << 31
 _SHARED_STEP = 16
-# Elements for each number of a factor, of which that many are few.
-_FEW = 40
+# Binary exponents by which elements must be larger to weigh less, by mean weights, which are none
+# of the heaviest elements.
+_EVEN = 4
+_SWEEPS = 2
 # Steps of precision that are tried: twice as coarse while numbers are too large, then finer by
 # half a bit.
 _COARSER, _FINER = 64, 26
@@ -221,20 +223,30 @@ class _Finder:
         rows, columns = self._pair.shape
         energy = float((product.values**2).sum()) / (rows * columns)
         least = max(-500, min(500, frexp(sqrt(energy))[1] - 2))
-        rank = len(product.values)
-        few = not self._is_exact(rank) and min(rows, columns) <= _FEW * rank
-        for _ in range(6 if few else 2):
-            product = self._sweep(product, least, 0.0)
-        best, product = self._shortest(product)
+        work = rows * columns * len(product.values)
+        if not self._is_exact(len(product.values)):
+            least += _EVEN
+        best, product = self._improve(product, least)
         if best is None or best.bits > _HOPE * self._plain:
             return None
-        work = rows * columns * len(product.values)
-        for _ in range(max(0, min(_FORGIVING, _FORGIVING_WORK // work))):
+        for _ in range(max(1, min(_FORGIVING, _FORGIVING_WORK // work))):
             product = self._sweep(product, least, _SLACK)
         other, _ = self._shortest(product)
         if other is not None and other.bits < best.bits:
             best = other
         return best.factors if best.bits <= _GAIN * self._plain else None
+
+    def _improve(self, product: _Product, least: int) -> tuple[_Choice | None, _Product]:
+        """Make steps of least squares, of which one that goes astray is made anew, more evenly."""
+        best, chosen = None, product
+        for _ in range(_SWEEPS):
+            product = self._sweep(chosen, least, 0.0)
+            found = self._quantise(product)
+            if found is not None and (best is None or found.bits < best.bits):
+                best, chosen = found, product
+            else:
+                least += _EVEN
+        return self._shortest(chosen)
 
     def _shortest(self, product: _Product) -> tuple[_Choice | None, _Product]:
         """Choose a precision, and leave out components that do not pay."""
@@ -289,12 +301,8 @@ class _Finder:
         step = 0 if exact else _SHARED_STEP
 
         def refine(pair: _Pair, one: Doubles, other: Doubles) -> None:
-            # Where few elements tell of each number, some of them weigh too much for mean weights.
-            pace = 1.0 if other.shape[1] > _FEW * len(root) else 0.5
             target, base = pair.target, pair.base
-            lowrank.refine(
-                target, base, pair.kind, one, other, least, slack=slack, step=step, pace=pace
-            )
+            lowrank.refine(target, base, pair.kind, one, other, least, slack=slack, step=step)
 
         refine(self._pair, left, right)
         across, along = np.ascontiguousarray(right.T), np.ascontiguousarray(left.T)

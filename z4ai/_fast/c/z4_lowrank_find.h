@@ -152,7 +152,6 @@ typedef struct {
     double shared_weight; /* sum of the weights that `shared` was made by */
     int least;            /* exponent below which elements weigh the same */
     int half;             /* of an element whose exponent is e, a rounding takes up to 2^(e + half) */
-    double pace;          /* how much of a step by `shared` is made */
     double slack;         /* 0: least squares. Else an error up to slack * 2^(e + half) is none */
 } z4_lowrank_refiner;
 
@@ -187,7 +186,7 @@ Z4_INLINE void z4_lowrank_solve(const z4_lowrank_refiner *by, const double *weig
         for (size_t j = 0; j < n; j++) {
             total += weight[j];
         }
-        factor = total > 0.0 ? by->pace * by->shared_weight / total : 0.0;
+        factor = total > 0.0 ? by->shared_weight / total : 0.0;
         z4_cholesky_solve(by->shared, r, x);
     } else {
         for (size_t k = 0; k < r; k++) {
