@@ -68,7 +68,17 @@ class _Counts(NamedTuple):
 
 
 class _Sample:
-    """Runs of whole rows of a content and of its reference."""
+    """Whole rows of a content and of its reference: all, or runs of them behind one another.
+
+    Attributes
+    ----------
+    content, reference : ndarray of uint8
+        The rows.
+    n : int
+        Elements of them.
+    complete : bool
+        They are all.
+    """
 
     def __init__(
         self,
@@ -82,16 +92,16 @@ class _Sample:
         step = max(period, 1)
         rows = -(-n // step)
         beside = max(1, most // _RUNS // step)
-        if n <= most or rows < 2 * _RUNS * beside:
-            self.runs = [(content[: n * width], reference[: n * width])]
-            self.complete = True
+        self.complete = n <= most or rows < 2 * _RUNS * beside
+        if self.complete:
+            self.content, self.reference = content[: n * width], reference[: n * width]
         else:
             gap = (rows - beside) // (_RUNS - 1) * step * width
             size = beside * step * width
             ranges = [slice(k * gap, k * gap + size) for k in range(_RUNS)]
-            self.runs = [(content[r], reference[r]) for r in ranges]
-            self.complete = False
-        self.n = sum(len(c) for c, _ in self.runs) // width
+            self.content = np.concatenate([content[r] for r in ranges])
+            self.reference = np.concatenate([reference[r] for r in ranges])
+        self.n = len(self.content) // width
 
 
 def mantissa_bits(dtype: DType) -> int | None:
@@ -140,6 +150,8 @@ def choose_difference(
     for way in ways:
         bins = int(np.flatnonzero(way.counts.any(1))[-1]) + 1
         for shift in range(octave + 2):
+            if bins >> shift > 2 * most:
+                continue
             cost, count = models.merge(way.counts[:bins], shift, most)
             if best is None or cost + way.side < best[0]:
                 best = cost + way.side, shift, count, way
@@ -176,35 +188,21 @@ def _count(
     sample: _Sample, width: int, floats: bool, below: int, top: int, octave: int, period: int
 ) -> _Counts:
     """Count symbols, of rows of `period` elements by their classes."""
-    total = np.zeros((differences.CLASSES, 256), np.uint32)
+    pair = sample.content, sample.reference
     if not period:
-        for content, reference in sample.runs:
-            counts, _ = differences.count(content, reference, width, floats, below, top, 0, None)
-            total += counts
-        return _Counts(total, None, 0, 0, 0)
-    levels = [
-        differences.levels(content, reference, width, floats, below, top, octave, period)
-        for content, reference in sample.runs
-    ]
-    every = np.concatenate(levels)
-    ordered = np.sort(every[every > 0]).astype(np.int64)
+        counts, _ = differences.count(*pair, width, floats, below, top, 0, None)
+        return _Counts(counts, None, 0, 0, 0)
+    levels = differences.levels(*pair, width, floats, below, top, octave, period)
+    ordered = np.sort(levels[levels > 0])
     low, high = (int(ordered[len(ordered) // 100]), int(ordered[-1])) if len(ordered) else (0, 0)
     # Rows that do not change at all stay far below those that do.
-    apart = _APART << octave if len(ordered) < len(every) else 0
+    apart = _APART << octave if len(ordered) < len(levels) else 0
     least = max(low - apart, high - _MOST_CLASS, 0)
     most = min(high - least, _MOST_CLASS)
-    rows = []
-    for (content, reference), mine in zip(sample.runs, levels, strict=True):
-        classes = np.clip(mine.astype(np.int64) - least, 0, most).astype(np.uint8)
-        counts, _ = differences.count(
-            content, reference, width, floats, below, top, period, classes
-        )
-        total += counts
-        rows.append(classes)
-    classes = np.concatenate(rows)
-    occur = np.bincount(classes, minlength=256).astype(np.uint32)
-    side = models.cost(occur) + 256 * _CLASS_TABLE_BITS
-    return _Counts(total, classes, least, most, side)
+    classes = np.minimum(np.maximum(levels, least) - np.uint16(least), most).astype(np.uint8)
+    counts, _ = differences.count(*pair, width, floats, below, top, period, classes)
+    side = models.cost(np.bincount(classes, minlength=256).astype(np.uint32))
+    return _Counts(counts, classes, least, most, side + 256 * _CLASS_TABLE_BITS)
 
 
 def _make(
@@ -221,7 +219,7 @@ def _make(
 ) -> Model:
     some = n_symbols(dtype.width)
     starts = np.arange(count) << shift
-    counts = np.add.reduceat(way.counts[:, :some], starts, 0, np.uint64)
+    counts = np.add.reduceat(way.counts, starts, 0)[:, :some].astype(np.uint64)
     kept, apart, escape = tables_of(counts, complete=sample.complete)
     flags |= RARE if apart is not None else 0
     period = period if flags & ROWS else 0
