@@ -504,6 +504,24 @@ def test_jobs_that_lie_are_refused(
 
 
 @isas
+def test_rare_symbols_must_be_as_many_as_the_escapes(isa: str) -> None:
+    content, reference = weights(600, 2)
+    fitted = fit(model_of("everything rare", 2), content, reference, 2)
+    mine = [encode(fitted, content[: 2 * n], reference, 2) for n in (500, 501)]
+    for rare, symbols, wanted in ((0, 0, OK), (1, 0, CORRUPT), (0, 1, CORRUPT)):
+        side, main = mine[rare], mine[symbols]
+        chunk = main._replace(
+            symbols=side.symbols[: side.rare_nbytes] + main.symbols[main.rare_nbytes :],
+            rare_nbytes=side.rare_nbytes,
+            n_rare=side.n_rare,
+        )
+        nbytes = 2 * (500 + symbols)
+        encoded, job = as_job(chunk, content[:nbytes], 2)
+        status = decode(encoded, job, nbytes, [fitted.block()], reference, isa)[1]
+        assert status == [wanted], (rare, symbols)
+
+
+@isas
 def test_models_with_symbols_that_no_difference_has_are_refused(
     isa: str, whole: tuple[Bytes, Jobs, Bytes, Bytes, Fitted]
 ) -> None:
