@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport uint8_t
 from libc.math cimport ldexp
 
 from z4ai._fast cimport _dispatch
@@ -348,7 +348,9 @@ def refine(
     by.least = floor
     by.half = -1 - (10, 7, 23, 52)[code]
     by.slack = slack
-    cdef double[::1] scratch = np.empty(3 * Z4_LOWRANK_BLOCK * columns + rank * (rank + Z4_LOWRANK_BLOCK))
+    cdef double[::1] scratch = np.empty(
+        3 * Z4_LOWRANK_BLOCK * columns + rank * (rank + Z4_LOWRANK_BLOCK)
+    )
     cdef double[::1] weights
     cdef double[:, ::1] gram
     cdef const uint8_t *to = &target[0]
@@ -380,14 +382,14 @@ cdef double[:, ::1] _gram(object right, object weights):
     cdef const double[:, ::1] a = right
     cdef const double[:, ::1] b = weighted
     cdef double[:, ::1] out = gram
-    cdef Py_ssize_t k, l, r = a.shape[0], n = a.shape[1]
+    cdef Py_ssize_t k, j, r = a.shape[0], n = a.shape[1]
     cdef const double *x = &b[0, 0]
     cdef const double *y = &a[0, 0]
     cdef double *dst = &out[0, 0]
     with nogil:
         for k in range(r):
-            for l in range(k + 1):
-                dst[k * r + l] = z4_dot(x + k * n, y + l * n, n)
+            for j in range(k + 1):
+                dst[k * r + j] = z4_dot(x + k * n, y + j * n, n)
     return gram
 
 
@@ -412,7 +414,7 @@ def orthonormal(double[:, ::1] vectors) -> object:
 
 
 def jacobi(double[:, ::1] rows, double[:, ::1] other) -> None:
-    """Rotate the rows of a square matrix until they are orthogonal, and those of another with them."""
+    """Rotate the rows of a square matrix until they are orthogonal; those of another turn along."""
     cdef size_t r = rows.shape[0]
     if r == 0 or rows.shape[1] != rows.shape[0]:
         raise ValueError(f"{rows.shape[0]} x {rows.shape[1]} is no square")

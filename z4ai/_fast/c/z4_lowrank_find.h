@@ -328,8 +328,8 @@ static inline void z4_lowrank_count(int kind, const uint8_t *target, const uint8
     uint64_t mask = ((uint64_t)1 << (width - 1)) - 1;
     for (size_t i = 0; i < n; i++) {
         uint64_t t = z4_float_word(kind, target, i), b = z4_float_word(kind, reference, i);
-        int64_t x = (int64_t)(t & mask), y = (int64_t)(b & mask);
-        int64_t r = (t ^ b) >> (width - 1) ? -x - y - 1 : x - y;
+        uint64_t x = t & mask, y = b & mask;
+        int64_t r = (int64_t)((t ^ b) >> (width - 1) ? ~(x + y) : x - y);
         uint64_t m = r < 0 ? 0 - (uint64_t)r : (uint64_t)r;
         int row = top - (int)(y >> mantissa);
         row = row < 0 ? 0 : row > 15 ? 15 : row;
