@@ -491,7 +491,6 @@ def test_jobs_that_lie_are_refused(
     assert status(n_raw=1) == CORRUPT
     assert status(checksum=1) == CHECKSUM
     assert status(layout=29) in (CORRUPT, TRUNCATED, CHECKSUM)
-    assert status(layout=10, n_streams=4) == CORRUPT  # symbols under a model of differences
     assert status(layout=SAME) == CORRUPT  # with streams
     assert status(layout=SAME, n_streams=0) == CHECKSUM
     assert status(layout=SAME, n_streams=0, beside=None) == CORRUPT
@@ -501,6 +500,31 @@ def test_jobs_that_lie_are_refused(
             fitted.model, **{"rows": {"rows": None, "period": 0}, "rare": {"escape": None}}[field]
         )
         assert status(blocks=[fitted._replace(model=other).block()]) == CORRUPT
+
+
+@isas
+def test_a_model_of_the_other_kind_is_refused(isa: str) -> None:
+    content, reference = weights(900, 1)
+    fitted = fit(model_of("classes of references", 1), content, reference, 1)
+    assert len(fitted.tables) > 1
+    encoded, job = as_job(encode(fitted, content, reference, 1), content, 1)
+    job["layout"], job["n_streams"] = 7, 1
+    assert decode(encoded, job, 900, [fitted.block()], reference, isa)[1] == [CORRUPT]
+    jobs = jobs_for([900], 1)
+    jobs["layout"] = 7
+    encoded, done = run(content, reference, jobs, [fitted.block()], isa)
+    assert done["layout"].tolist() == [0]
+
+    fitted = fit(Model(floats=False), content, reference, 1)
+    block = fitted.block().copy()
+    fields = list(writer.BLOCK.unpack_from(block))
+    fields[11] = 0  # of symbols
+    writer.BLOCK.pack_into(block, 0, *fields)
+    encoded, job = as_job(encode(fitted, content, reference, 1), content, 1)
+    assert decode(encoded, job, 900, [fitted.block()], reference, isa)[1] == [OK]
+    assert decode(encoded, job, 900, [block], reference, isa)[1] == [CORRUPT]
+    encoded, done = run(content, reference, jobs_for([900], 1), [block], isa)
+    assert done["layout"].tolist() == [0]
 
 
 @isas
