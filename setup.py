@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Distribution, Extension, setup  # before distutils, which it brings
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError, LinkError
+from setuptools.errors import CompileError, LinkError, SetupError
+
+from distutils.command.install_data import install_data  # isort: skip
 
 FAST = Path("z4ai") / "_fast"
 
@@ -100,6 +102,28 @@ class BuildExt(build_ext):
         return True
 
 
+class Z4aiDistribution(Distribution):
+    """Say by the name that `editable_wheel` asks for, too, that there are data files."""
+
+    def has_data(self) -> bool:
+        return bool(self.has_data_files())
+
+
+class InstallData(install_data):
+    """Put `z4ai_hf.pth` where Python looks for such files when it starts.
+
+    Data files go into wheels and editable wheels alike, but from there to the root of the
+    environment. Their folder in a wheel has a sister whose content goes beside the packages.
+    """
+
+    def run(self) -> None:
+        folder = Path(self.install_dir)
+        if folder.name != "data" or folder.parent.suffix != ".data":
+            raise SetupError(f"{folder} is not the data of a wheel: build one, by pip")
+        self.install_dir = str(folder.with_name("purelib"))
+        super().run()
+
+
 def extensions(names: list[str] | None = None) -> list[Extension]:
     headers = sorted(str(path) for path in (FAST / "c").glob("*.h"))
     return [
@@ -122,7 +146,9 @@ def main() -> None:
             extensions(names),
             compiler_directives={"language_level": 3, "freethreading_compatible": True},
         ),
-        cmdclass={"build_ext": BuildExt},
+        data_files=[("", ["z4ai_hf.pth"])],
+        distclass=Z4aiDistribution,
+        cmdclass={"build_ext": BuildExt, "install_data": InstallData},
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ReferenceInfo,
         info,
     )
+    from z4ai.integrations.huggingface import disable_hf, enable_hf, is_enabled
     from z4ai.integrations.torch import load_file, load_model, save_file, save_model
     from z4ai.stream import compress_stream, decompress_stream
 
@@ -42,9 +43,12 @@ __all__ = [
     "decompress_array",
     "decompress_delta",
     "decompress_stream",
+    "disable_hf",
     "dtype_width",
+    "enable_hf",
     "errors",
     "info",
+    "is_enabled",
     "load_file",
     "load_model",
     "peek_is_z4ai",
@@ -67,6 +71,7 @@ _LATER = {
         "ReferenceInfo",
         "info",
     ),
+    "integrations.huggingface": ("disable_hf", "enable_hf", "is_enabled"),
     "integrations.torch": ("load_file", "load_model", "save_file", "save_model"),
     "stream": ("compress_stream", "decompress_stream"),
 }

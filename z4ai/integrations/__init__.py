@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from z4ai.integrations._archive import is_container
+    from z4ai.integrations.huggingface import disable_hf, enable_hf, is_enabled
     from z4ai.integrations.safe_open import SafeOpen
     from z4ai.integrations.torch import load_file, load_model, save_file, save_model
 
 __all__ = [
     "SafeOpen",
+    "disable_hf",
+    "enable_hf",
     "is_container",
+    "is_enabled",
     "load_file",
     "load_model",
     "save_file",
@@ -20,6 +24,7 @@ __all__ = [
 
 _LATER = {
     "_archive": ("is_container",),
+    "huggingface": ("disable_hf", "enable_hf", "is_enabled"),
     "safe_open": ("SafeOpen",),
     "torch": ("load_file", "load_model", "save_file", "save_model"),
 }
