@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,6 +45,8 @@ _RUNS = 16
 _SAMPLE_NBYTES = 2 << 20
 # Share of the elements that makes two models kin.
 _ALIKE = 0.5
+# Share that makes it worth a try where names tell nothing: of such a model much has changed.
+_SHAPED = 0.25
 # Of names of streams that nobody chose; in any of UTF-8 short enough to be one.
 _STREAM_CHARS = 40
 # Streams whose last step is looked at.
@@ -69,11 +72,14 @@ class Related(NamedTuple):
         Share of the elements that lie in tensors of the same name, shape and dtype.
     alike : float
         The same whatever the dtype.
+    shaped : float
+        The same whatever the name.
     """
 
     stream: str
     same: float
     alike: float
+    shaped: float
 
 
 def related(
@@ -89,11 +95,18 @@ def related(
     found = []
     total = sum(map(_n_elements, tensors)) or 1
     for stream, step in last.items():
-        theirs = {tensor.name: tensor for tensor in tensors_of(step)}
+        model = tensors_of(step)
+        theirs = {tensor.name: tensor for tensor in model}
         alike = [t for t in tensors if t.name in theirs and t.shape == theirs[t.name].shape]
         same = [t for t in alike if t.dtype == theirs[t.name].dtype]
-        n_same, n_alike = sum(map(_n_elements, same)), sum(map(_n_elements, alike))
-        found.append(Related(stream, n_same / total, n_alike / total))
+        left = Counter((tensor.dtype, tensor.shape) for tensor in model)
+        shaped = []
+        for tensor in tensors:
+            if left[tensor.dtype, tensor.shape]:
+                left[tensor.dtype, tensor.shape] -= 1
+                shaped.append(tensor)
+        shares = [sum(map(_n_elements, matched)) / total for matched in (same, alike, shaped)]
+        found.append(Related(stream, *shares))
     return found
 
 
@@ -160,9 +173,18 @@ def candidates(
     for other in kin:
         theirs = [step for step in manifest.steps if step.stream == other]
         if number is not None:
-            theirs = [step for step in theirs if step.step in (number, None)]
+            now = [step for step in theirs if step.step in (number, None)]
+            nearest = _nearest(theirs, number)
+            theirs = now if now or before or nearest is None else [nearest]
         allowed += [step for step in theirs[-1:] if step.depth < max_depth]
-    return Bases(tuple(dict.fromkeys(allowed)), limit, usual)
+    renamed = None
+    if not allowed:
+        best = max(found, key=lambda r: r.shaped, default=None)
+        if best is not None and best.shaped >= _SHAPED:
+            renamed = _nearest([s for s in manifest.steps if s.stream == best.stream], number)
+            if renamed is not None and renamed.depth >= max_depth:
+                renamed = None
+    return Bases(tuple(dict.fromkeys(allowed)), limit, usual, renamed)
 
 
 def _nearest(steps: Sequence[Step], number: int | None) -> Step | None:
@@ -193,11 +215,15 @@ class Bases(NamedTuple):
     usual : float or None
         Where the chain of the step before has become too deep: the share of its size that a delta
         in this stream leaves, by that step.
+    renamed : Step or None
+        If there are no such steps: one that may hold the same tensors under other names, as far as
+        shapes tell.
     """
 
     steps: tuple[Step, ...]
     limit: int
     usual: float | None
+    renamed: Step | None
 
 
 class Estimate(NamedTuple):

@@ -93,7 +93,7 @@ class Manifest(NamedTuple):
     effort : str
         Tier for what is added.
     steps : tuple of Step
-        In the order in which they were added; a base stands before what depends on it.
+        A base stands before what depends on it; else in the order in which they were added.
     """
 
     max_depth: int

@@ -230,7 +230,9 @@ class Series:
         return any(step.name == name for step in self._folder.read_manifest().steps)
 
     def ls(self) -> list[Step]:
-        """List the steps, in the order in which they were added, as they are now.
+        """List the steps as they are now, in the order in which they were added.
+
+        Where one was dropped, one that depended on it may have taken its place.
 
         Examples
         --------
@@ -500,9 +502,8 @@ class Series:
         """
         with self._writing() as before:
             dropped = _step(before, name)
-            affected = before.dependents(name)
+            affected, now = _heirs(before, dropped)
             total = sum(step.original_nbytes for step in affected)
-            now = before
             with Progress(progress, 3 * total, "drop") as bar:
                 for old in affected:
                     made = self._store_anew(before, now, dropped, old, bar)
@@ -610,7 +611,10 @@ class _Storing:
             source.close()
         if keyframe is False:
             plans = [plan for plan in plans if plan.base is not None][:1] or plans
-        file, base = self._encode_best(name, plans)
+        if keyframe is not True and bases.renamed is not None:
+            file, base = self._encode_smaller(name, bases.renamed)
+        else:
+            file, base = self._encode_best(name, plans)
         encoded = os.path.getsize(os.path.join(self._folder.partial, file))
         depth = 0 if base is None else base.depth + 1
         named = None if base is None else base.name
@@ -703,6 +707,21 @@ class _Partly(Folder):
 
     def at(self, name: str) -> str:
         return os.path.join(self.partial if name == self._written else self.path, name)
+
+
+def _heirs(manifest: Manifest, dropped: Step) -> tuple[list[Step], Manifest]:
+    """Find the steps that must be stored anew, and one of them that takes the dropped one's place.
+
+    That is the first of its stream: the others can be stored against it then, behind which they
+    stand.
+    """
+    affected = manifest.dependents(dropped.name)
+    if not affected:
+        return affected, manifest
+    heir = next((step for step in affected if step.stream == dropped.stream), affected[0])
+    steps = [step for step in manifest.steps if step is not heir]
+    steps.insert(steps.index(dropped) + 1, heir)
+    return [heir, *(step for step in affected if step is not heir)], manifest.with_steps(steps)
 
 
 def _forget(_: memoryview) -> None:
