@@ -53,6 +53,15 @@ def tuned(t: Tensor, seed: int = 0) -> Tensor:
     return replace(t, data=nudged(t.data, t.dtype, seed))
 
 
+def merged(t: Tensor, rank: int = 3) -> Tensor:
+    """A matrix with a product of thin ones added to it."""
+    rows, columns = t.shape
+    left = np.frombuffer(floats(rows * rank, "F32", 50), "<f4").reshape(rows, rank)
+    right = np.frombuffer(floats(rank * columns, "F32", 51), "<f4").reshape(rank, columns)
+    matrix = np.frombuffer(t.data, "<f4").reshape(t.shape) + left @ right
+    return replace(t, data=matrix.astype("<f4").tobytes())
+
+
 def cut(t: Tensor, rows: slice, columns: slice, name: str) -> Tensor:
     """A part of a matrix."""
     matrix = np.frombuffer(t.data, f"<u{WIDTHS[t.dtype]}").reshape(t.shape)[rows, columns]
@@ -144,6 +153,10 @@ PAIRS: dict[str, Callable[[], Pair]] = {
     ),
     "tied": _tied,
     "strange dtypes": _strange,
+    "merged": lambda: (
+        [merged(tensor("w", "F32", (96, 128), 1)), tensor("x", "BF16", (9, 9), 2)],
+        [tensor("w", "F32", (96, 128), 1), tensor("x", "BF16", (9, 9), 2)],
+    ),
     "unrelated": lambda: (model(), [replace(t, data=noise(len(t.data), 9)) for t in model()]),
     "no base": lambda: (model(), []),
     "nothing": lambda: ([], model()),

@@ -68,7 +68,9 @@ def mutated(index: bytes, first: int, seed: int) -> bytes:
     return bytes(out)
 
 
-@pytest.mark.parametrize("name", ["tied", "cast", "rows", "columns", "fused", "transposed"])
+@pytest.mark.parametrize(
+    "name", ["tied", "cast", "merged", "rows", "columns", "fused", "transposed"]
+)
 def test_two_readers_judge_a_changed_index_alike(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

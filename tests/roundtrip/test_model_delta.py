@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +20,7 @@ from model_pairs import (
     Pair,
     content,
     file_of,
-    floats,
+    merged,
     model,
     nudged,
     tensor,
@@ -143,15 +142,6 @@ def test_memory_is_that_of_blocks_whatever_the_size(
     held = len(file_of(target))
     assert held > 48 << 20
     assert max(peaks) < 16 << 20
-
-
-def merged(t: Tensor, rank: int = 3) -> Tensor:
-    """A matrix with a product of thin ones added to it."""
-    rows, columns = t.shape
-    left = np.frombuffer(floats(rows * rank, "F32", 50), "<f4").reshape(rows, rank)
-    right = np.frombuffer(floats(rank * columns, "F32", 51), "<f4").reshape(rank, columns)
-    matrix = np.frombuffer(t.data, "<f4").reshape(t.shape) + left @ right
-    return replace(t, data=matrix.astype("<f4").tobytes())
 
 
 @pytest.mark.parametrize("most", [1 << 25, 1 << 20])

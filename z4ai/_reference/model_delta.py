@@ -26,6 +26,7 @@ SCRATCH, COPY, DELTA, RECORD = range(4)
 FROM_NAME, FROM_WHOLE, FROM_PIECES, FROM_TARGET = range(4)
 CODING_COPY, CODING_FRAME, CODING_BLOCKS = range(3)
 MOST_BLOCK_NBYTES = 1 << 25
+MOST_FRAME_NBYTES = 1 << 26
 LEAST_BLOCK_NBYTES = 1 << 20
 GROUP_NBYTES = 1 << 16
 MOST_PIECES = 1 << 12
@@ -352,11 +353,9 @@ class _Delta:
         plain: set[tuple[int, int]] = set()
         deltas: set[tuple[int, int]] = set()
         self.members: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        factors: list[tuple[int, int]] = []
         for k, entry in enumerate(self.entries):
-            if entry.factors:
-                if entry.factors in plain:
-                    raise _refuse("factors in a frame of another tensor")
-                plain.add(entry.factors)
+            factors += [entry.factors] if entry.factors else []
             if self.tensors[k].nbytes and entry.coding == CODING_FRAME:
                 (plain if entry.way == SCRATCH else deltas).add(entry.location[:2])
                 if entry.way != SCRATCH:
@@ -366,6 +365,14 @@ class _Delta:
                 plain.update(places[1:])
         if plain & deltas:
             raise _refuse("a frame that is a delta frame too")
+        if len(set(factors)) < len(factors) or set(factors) & (plain | deltas):
+            raise _refuse("factors that share a frame")
+        large = [places for entry in self.entries for places in entry.blocks]
+        if any(size > MOST_FRAME_NBYTES for places in large for _, size in places):
+            raise _refuse("a frame too large for a block")
+        if any(size > MOST_FRAME_NBYTES for _, size in deltas):
+            raise _refuse("a delta frame too large")
+        plain.update(factors)
         pos = HEADER_NBYTES
         for offset, nbytes in sorted(plain | deltas):
             if offset != pos or nbytes == 0:

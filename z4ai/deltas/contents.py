@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Contents"]
 
-_MOST_DELTA_NBYTES = 2 * MOST_BLOCK_NBYTES
+_MOST_FRAME_NBYTES = 2 * MOST_BLOCK_NBYTES
 _MOST_FACTORS_NBYTES = 1 << 26
 # Contents of frames that are kept for the next tensor of the same frame.
 _HELD_NBYTES = 2 * MOST_BLOCK_NBYTES
@@ -213,7 +213,7 @@ class Contents:
             return
         content = self._held_content(offset)
         if content is None:
-            content = np.empty(_checked(whole, MOST_BLOCK_NBYTES), np.uint8)
+            content = np.empty(whole, np.uint8)
             references = []
             for member in members:
                 reference = self._reference_of(member)
@@ -271,14 +271,12 @@ class Contents:
 
     def _decode_frame(self, place: tuple[int, int], out: NDArray[np.uint8]) -> None:
         offset, nbytes = place
+        _check_frame_nbytes(nbytes)
         index = index_of_range(
             lambda at, n: read(self._source, offset + at, n), nbytes, self._limits
         )
         if index.restored_nbytes != len(out):
             msg = f"frame of {index.restored_nbytes} bytes of content, expected {len(out)}"
-            raise CorruptError(msg, offset=offset)
-        if nbytes > _MOST_DELTA_NBYTES + index.header.nbytes:
-            msg = f"frame of {nbytes} bytes for {len(out)} bytes of content"
             raise CorruptError(msg, offset=offset)
         decode_frame(read(self._source, offset, nbytes, self._encoded), index, out, self._threads)
 
@@ -290,7 +288,8 @@ class Contents:
         out: NDArray[np.uint8],
         expected: int,
     ) -> None:
-        buf = read(self._source, offset, _checked(nbytes, _MOST_DELTA_NBYTES), self._encoded)
+        _check_frame_nbytes(nbytes)
+        buf = read(self._source, offset, nbytes, self._encoded)
         index = index_of_delta(buf, self._limits)
         if index.header.reference is not None:
             msg = "delta frame of a model delta tells of its reference"
@@ -318,11 +317,10 @@ class Contents:
             self._held.popitem(last=False)
 
 
-def _checked(nbytes: int, most: int) -> int:
-    if nbytes > most:
-        msg = f"{nbytes} bytes where a delta frame may have {most}"
+def _check_frame_nbytes(nbytes: int) -> None:
+    if nbytes > _MOST_FRAME_NBYTES:
+        msg = f"frame of {nbytes} bytes, expected at most {_MOST_FRAME_NBYTES}"
         raise CorruptError(msg)
-    return nbytes
 
 
 def _members(delta: ModelDelta) -> dict[int, list[int]]:
@@ -340,4 +338,7 @@ def _members(delta: ModelDelta) -> dict[int, list[int]]:
                 msg = f"tensor at {at} of its delta frame, expected {end}: hole or overlap"
                 raise CorruptError(msg, tensor=tensor.name, offset=offset)
             end += tensor.nbytes
+            if end > MOST_BLOCK_NBYTES:
+                msg = f"{end} bytes in a delta frame, expected at most {MOST_BLOCK_NBYTES}"
+                raise CorruptError(msg, tensor=tensor.name, offset=offset)
     return {offset: [k for _, k in places] for offset, places in found.items()}

@@ -330,6 +330,7 @@ def _check_frames(
     """Check that the frames that are named fill the file without holes or overlaps."""
     frames: list[tuple[int, int]] = []
     names: list[str] = []
+    factors: set[int] = set()
     for tensor, entry in zip(tensors, entries, strict=True):
         mine = list(frames_of(entry))
         places = (*mine, (entry.location or NO_LOCATION)[2:])
@@ -339,6 +340,14 @@ def _check_frames(
         if any(nbytes == 0 for _, nbytes in mine):
             msg = "its frame has zero bytes"
             raise CorruptError(msg, tensor=tensor.name)
+        if entry.factors is not None:
+            factors.add(len(frames) + mine.index(entry.factors))
         frames += mine
         names += [tensor.name] * len(mine)
+    apart = {frames[k] for k in factors}
+    if len(apart) < len(factors) or any(
+        place in apart for k, place in enumerate(frames) if k not in factors
+    ):
+        msg = "factors share a frame with something else"
+        raise CorruptError(msg)
     check_frames(np.array(frames, np.uint64).reshape(-1, 2), names, index_offset)
