@@ -70,7 +70,8 @@ def write_delta(
 ) -> bytes:
     """Make a delta frame of coded chunks: their jobs, and their bytes with gaps for headers."""
     head = frame.write_header(header)
-    header = frame.parse_header(memoryview(head), frame.NO_LIMITS, delta=True)
+    # What the trailer's checksum is seeded by.
+    header = header._replace(checksum=frame.checksum_of(head))
     n = len(chunks)
     sizes = [len(chunk) for _, chunk in chunks]
     end_nbytes = frame.trailer_nbytes(n) if header.has_trailer else 0

@@ -53,6 +53,8 @@ _MOST_CONTEXTS = {False: 32, True: 64}
 _MOST_CLASS = 127
 _LEAST_PERIOD = 16
 _CLASS_TABLE_BITS = 160
+# Steps of levels: finer ones cost tables more than they save symbols.
+_PRECISION = 2
 # Octaves between rows that do not change and those that hardly do.
 _APART = 12
 
@@ -218,8 +220,7 @@ def _make(
     way: _Counts,
 ) -> Model:
     some = n_symbols(dtype.width)
-    starts = np.arange(count) << shift
-    counts = np.add.reduceat(way.counts, starts, 0)[:, :some].astype(np.uint64)
+    counts = _by_context(way.counts, shift, count)[:, :some]
     kept, apart, escape = tables_of(counts, complete=sample.complete)
     flags |= RARE if apart is not None else 0
     period = period if flags & ROWS else 0
@@ -240,8 +241,17 @@ def _make(
     return Model(record, block)
 
 
+def _by_context(counts: NDArray[np.uint32], shift: int, count: int) -> NDArray[np.uint64]:
+    """Add up the counts of classes that share a context, of which there are `count`."""
+    last = (count - 1) << shift
+    total = np.empty((count, 256), np.uint64)
+    total[:-1] = counts[:last].reshape(count - 1, 1 << shift, 256).sum(1, dtype=np.uint32)
+    total[-1] = counts[last:].sum(0, dtype=np.uint32)
+    return total
+
+
 def _tables(counts: NDArray[np.uint32]) -> bytes:
     whole = np.zeros((len(counts), 256), np.uint32)
     whole[:, : counts.shape[1]] = counts
-    written: bytes = contexts.write_tables(whole)[0]
+    written: bytes = contexts.write_tables(whole, precision=_PRECISION)[0]
     return _wire.put_varint(len(written)) + written

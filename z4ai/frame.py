@@ -51,6 +51,7 @@ __all__ = [
     "TRAILER_END_NBYTES",
     "FrameHeader",
     "Reference",
+    "checksum_of",
     "chunk_params",
     "is_end_mark",
     "least_chunk_nbytes",
@@ -241,6 +242,12 @@ def write_header(header: FrameHeader) -> bytes:
     )
     head += shape + tables
     return head + _wire.U64.pack(xxh3_64(head))
+
+
+def checksum_of(head: bytes) -> int:
+    """Checksum that a header on the wire ends with."""
+    checksum: int = _wire.U64.unpack_from(head, len(head) - _wire.U64.size)[0]
+    return checksum
 
 
 def parse_header(buf: memoryview, limits: Limits, *, delta: bool = False) -> FrameHeader:
