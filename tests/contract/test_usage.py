@@ -16,16 +16,17 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 
 import z4ai
 import z4ai.chunked as ck
+from z4ai import model_delta
 from z4ai.safetensors import ZstnReader, compress_file, decompress_file
 
 # Names of the page that no release has yet, in its order.
 WAITING = [
-    "z4ai.model_delta",
     "z4ai.enable_hf",
 ]
 
@@ -137,7 +138,59 @@ def test_checkpoint_deltas() -> None:
         z4ai.decompress_delta(blob, reference=current_ckpt_bytes)
 
 
-# --- Model deltas: in WAITING ---------------------------------------------------------------------
+# --- Model deltas ---------------------------------------------------------------------------------
+
+
+def checkpoint(tensors: dict[str, np.ndarray]) -> bytes:  # type: ignore[type-arg]
+    return safetensors.numpy.save(tensors)
+
+
+def fine_tune() -> tuple[bytes, bytes]:
+    """A model, and one made from it: tensors added, dropped, renamed, in another order."""
+    shapes = {
+        "embed": (300, 64),
+        "layer.0.w": (128, 128),
+        "layer.1.w": (128, 128),
+        "head": (64, 90),
+    }
+    base = {
+        name: weights(n * m, seed=k).reshape(n, m)
+        for k, (name, (n, m)) in enumerate(shapes.items())
+    }
+    moved = weights(128 * 128, seed=9).reshape(128, 128) / 1000
+    finetuned = {
+        "layer.1.w": base["layer.1.w"] + moved,
+        "model.layer.0.w": base["layer.0.w"] + moved,
+        "embed": base["embed"],
+        "adapter": weights(50 * 64, seed=8).reshape(50, 64),
+    }
+    return checkpoint(finetuned), checkpoint(base)
+
+
+def test_model_deltas_in_memory() -> None:
+    finetuned_bytes, base_bytes = fine_tune()
+    blob = model_delta.compress(finetuned_bytes, base_bytes)
+    restored = model_delta.decompress(blob, base_bytes)
+    assert restored == finetuned_bytes
+    with pytest.raises(z4ai.errors.BaseMismatchError):
+        model_delta.decompress(blob, finetuned_bytes)
+
+
+def test_model_deltas_from_and_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finetuned_bytes, base_bytes = fine_tune()
+    Path("finetuned.safetensors").write_bytes(finetuned_bytes)
+    Path("base.safetensors").write_bytes(base_bytes)
+    stats = model_delta.compress_file("finetuned.safetensors", "base.safetensors", "finetuned.z4dm")
+    assert f"{stats['ratio']:.1f}x smaller"
+    assert stats["original"] == len(finetuned_bytes)
+    assert stats["stored"] == os.path.getsize("finetuned.z4dm")
+    assert stats["ratio"] == pytest.approx(stats["original"] / stats["stored"])
+    compress_file("finetuned.safetensors", "alone.zstn")
+    assert stats["stored"] < 0.7 * os.path.getsize("alone.zstn")
+    model_delta.decompress_file("finetuned.z4dm", "base.safetensors", "again.safetensors")
+    assert Path("again.safetensors").read_bytes() == finetuned_bytes
+
 
 # --- safetensors with random access ---------------------------------------------------------------
 
