@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from z4ai.dtypes import numpy_dtype, resolve
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -15,13 +17,16 @@ __all__ = ["array_of", "bytes_of", "writable_bytes_of"]
 
 
 def array_of(array: Any) -> NDArray[Any]:
-    """View what is array-like as a plain array.
+    """View what is array-like, or a tensor of torch, as a plain array.
 
     Raises
     ------
     TypeError
-        If it is a masked array: the mask would be lost.
+        If it is a masked array: the mask would be lost. If it is a tensor without elements in
+        memory, or of a dtype that has no NumPy form.
     """
+    if _is_tensor(array):
+        return _array_of_tensor(array)
     ma = sys.modules.get("numpy.ma")  # slow to import; there is no masked array without it
     if ma is not None and isinstance(array, ma.MaskedArray):
         msg = "a masked array would lose its mask: compress its data and its mask apart"
@@ -34,8 +39,9 @@ def bytes_of(data: Any) -> NDArray[np.uint8]:
 
     Parameters
     ----------
-    data : buffer or numpy.ndarray
-        bytes, bytearray, memoryview of any format, mmap, array of any dtype but object.
+    data : buffer, numpy.ndarray or torch.Tensor
+        bytes, bytearray, memoryview of any format, mmap, array of any dtype but object, dense
+        tensor on any device that has data.
 
     Returns
     -------
@@ -54,6 +60,8 @@ def bytes_of(data: Any) -> NDArray[np.uint8]:
     except TypeError as error:
         if hasattr(data, "__array_interface__"):
             return _bytes_of_array(np.asarray(data))
+        if _is_tensor(data):
+            return _bytes_of_tensor(data)
         msg = f"expected a bytes-like object or an array, got {type(data).__name__}"
         raise TypeError(msg) from error
     with view:
@@ -78,6 +86,52 @@ def _bytes_of_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         msg = "an array of Python objects cannot be compressed"
         raise TypeError(msg)
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+# --- Tensors of torch, which is never imported: without it there is none --------------------------
+
+
+def _is_tensor(data: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(data, getattr(torch, "Tensor", ()))
+
+
+def _on_host(tensor: Any) -> Any:
+    """The elements of a tensor in memory of the host; a copy only if they are elsewhere."""
+    torch = sys.modules["torch"]
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        kind = f"{tensor.layout}, {tensor.dtype}"
+        msg = f"cannot compress a tensor that is {kind}: expected a dense one"
+        raise TypeError(msg)
+    if tensor.device.type == "meta":
+        msg = "cannot compress a tensor on the meta device: it has no data"
+        raise TypeError(msg)
+    # That a tensor is conjugated or negated is a bit beside its elements: bring it into them.
+    return tensor.detach().cpu().resolve_conj().resolve_neg()
+
+
+def _bytes_of_tensor(tensor: Any) -> NDArray[np.uint8]:
+    flat = _on_host(tensor).contiguous()
+    # Not reshape: an axis of one element may keep any stride, and then has no bytes to view.
+    flat = flat.as_strided((flat.numel(),), (1,))
+    found: NDArray[np.uint8] = flat.view(sys.modules["torch"].uint8).numpy()
+    return found
+
+
+def _array_of_tensor(tensor: Any) -> NDArray[Any]:
+    torch = sys.modules["torch"]
+    plain = _on_host(tensor)
+    try:
+        dtype = numpy_dtype(resolve(plain.dtype))
+    except ValueError as error:
+        msg = f"NumPy has no array of {plain.dtype} (the bytes alone: z4ai.compress)"
+        raise TypeError(msg) from error
+    words = {1: torch.uint8, 2: torch.int16}
+    if dtype.kind in "Vf" and dtype.itemsize in words:
+        # What torch cannot hand to NumPy as what it is: bf16, fp8.
+        plain = plain.view(words[dtype.itemsize])
+    found: NDArray[Any] = plain.numpy()
+    return found.view(dtype)
 
 
 def writable_bytes_of(out: Any) -> NDArray[np.uint8]:

@@ -23,9 +23,10 @@ def compress_array(array: Any, *, effort: str | None = None, threads: int | None
 
     Parameters
     ----------
-    array : array_like
+    array : array_like or torch.Tensor
         Any shape, strides and byte order; bool, integers, floats, complex numbers and the types
-        of ml_dtypes. Not modified. A Fortran-ordered array stays one.
+        of ml_dtypes. Not modified. A Fortran-ordered array stays one; a tensor comes back as an
+        array.
     effort : {"fast", "balanced", "default", "max"}, optional
         Decode speed against size. None is ``"balanced"``.
     threads : int, optional

@@ -39,9 +39,9 @@ def compress(
 
     Parameters
     ----------
-    data : buffer or numpy.ndarray
-        bytes, bytearray, memoryview of any format, mmap, or array of any dtype but object; not
-        modified. What is not contiguous is copied first.
+    data : buffer, numpy.ndarray or torch.Tensor
+        bytes, bytearray, memoryview of any format, mmap, array of any dtype but object, or dense
+        tensor; not modified. What is not contiguous is copied first.
     dtype : str, numpy.dtype, torch.dtype or None
         Type of the elements, so that their planes can be split: ``"bf16"``, ``"fp32"``, … None
         (the default) is opaque bytes, which are never taken for something else. The length need

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from z4ai.integrations._archive import is_container
+    from z4ai.integrations._index import is_container
     from z4ai.integrations.huggingface import disable_hf, enable_hf, is_enabled
     from z4ai.integrations.safe_open import SafeOpen
     from z4ai.integrations.torch import load_file, load_model, save_file, save_model
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _LATER = {
-    "_archive": ("is_container",),
+    "_index": ("is_container",),
     "huggingface": ("disable_hf", "enable_hf", "is_enabled"),
     "safe_open": ("SafeOpen",),
     "torch": ("load_file", "load_model", "save_file", "save_model"),

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 import weakref
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from z4ai import _wire
-from z4ai.container import st_header, zstn
+from z4ai.container import st_header
 from z4ai.container.decode import TensorDecoder
 from z4ai.container.encode import wave_nbytes
 from z4ai.container.sink import IntoMemory
 from z4ai.container.source import open_source
 from z4ai.container.st_header import Tensor
 from z4ai.decoder import check_output
-from z4ai.errors import FormatError
+from z4ai.integrations._index import CACHE
+from z4ai.integrations._memory import fresh_memory, item_nbytes
+from z4ai.integrations._strided import StridedRead
 from z4ai.options import resolve_limits
 
 if TYPE_CHECKING:
@@ -27,198 +25,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from z4ai.container.sink import Sink
-    from z4ai.container.source import Source
-    from z4ai.container.zstn import Container, Location
+    from z4ai.container.zstn import Location
     from z4ai.options import Limits
 
-__all__ = ["Archive", "Index", "fresh_memory", "is_container", "item_nbytes", "memory_shape"]
-
-# Frameworks and caches like their data to begin with a line of the cache.
-_ALIGNMENT = 64
-# What a strided read may decode beside its result.
-_HULL_NBYTES = 16 << 20
-_INDEXES, _INDEXES_NBYTES = 64, 64 << 20
-# Two changes within a tick of the clock of a file system look like one.
-_TICK_NS = 50_000_000
-
-_OTHERS = {
-    _wire.MAGIC_FRAME: "a single frame: decompress it with z4ai.decompress",
-    _wire.MAGIC_DELTA: "a delta of a buffer: restore it with z4ai.decompress_delta",
-    _wire.MAGIC_MODEL_DELTA: (
-        "a model delta, which needs its base: restore it with z4ai.model_delta.decompress_file"
-    ),
-}
-
-
-def is_container(path: Any) -> bool:
-    """Tell by its content whether a file is a `ZSTN` container.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    bool
-        False for whatever z4ai did not write.
-
-    Raises
-    ------
-    FormatError
-        If z4ai wrote it, and it holds no tensors that could be loaded by name.
-    OSError
-        If it cannot be read.
-
-    Examples
-    --------
-    >>> from z4ai.integrations import is_container
-    >>> from z4ai.safetensors import compress_file
-    >>> _ = compress_file("model.safetensors", "model.zstn")
-    >>> is_container("model.zstn"), is_container("model.safetensors")
-    (True, False)
-    """
-    with open(path, "rb") as file:
-        magic = file.read(4)
-    if magic in _OTHERS:
-        msg = f"{os.fspath(path)!r} is {_OTHERS[magic]}"
-        raise FormatError(msg, offset=0)
-    return magic == _wire.MAGIC_CONTAINER
-
-
-# --- Indexes --------------------------------------------------------------------------------------
-
-
-class Index(NamedTuple):
-    """What is known of a container once its index is read.
-
-    Attributes
-    ----------
-    container : Container
-        Header and locations.
-    places : dict of str to int
-        Number of each tensor.
-    ties : dict of str to str
-        Names of tensors that were one when they were saved, each with the name of the other: the
-        metadata says it, as `safetensors.torch.save_model` writes it, and both lie in one place.
-    """
-
-    container: Container
-    places: dict[str, int]
-    ties: dict[str, str]
-
-
-class _IndexCache:
-    """Indexes of the files opened last: a shard is opened once for each of its tensors."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._indexes: OrderedDict[tuple[int, ...], Index] = OrderedDict()
-        self._nbytes = 0
-        self.n_reads = 0
-
-    def get(self, source: Source, limits: Limits) -> Index:
-        key = source.identity
-        if key is not None:
-            key = (*key, limits.max_table_nbytes)
-            with self._lock:
-                index = self._indexes.get(key)
-                if index is not None:
-                    self._indexes.move_to_end(key)
-                    return index
-        index = _read_index(source, limits)
-        self.n_reads += 1
-        if key is not None and time.time_ns() - key[3] > _TICK_NS:
-            with self._lock:
-                self._keep(key, index)
-        return index
-
-    def _keep(self, key: tuple[int, ...], index: Index) -> None:
-        if key not in self._indexes:
-            self._nbytes += len(index.container.header_bytes)
-        self._indexes[key] = index
-        while len(self._indexes) > _INDEXES or self._nbytes > _INDEXES_NBYTES:
-            _, old = self._indexes.popitem(last=False)
-            self._nbytes -= len(old.container.header_bytes)
-
-
-_CACHE = _IndexCache()
-
-
-def _forget_lock() -> None:
-    # Another thread of the parent may have held it.
-    _CACHE._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lock)
-
-
-def _read_index(source: Source, limits: Limits) -> Index:
-    container = zstn.parse_container(source, limits)
-    tensors = container.header.tensors
-    places = {tensor.name: k for k, tensor in enumerate(tensors)}
-    ties = {}
-    for name, other in (container.header.metadata or {}).items():
-        a, b = places.get(name), places.get(other)
-        if a is not None and b is not None and a != b:
-            one, two = tensors[a], tensors[b]
-            same = one.dtype == two.dtype and one.shape == two.shape
-            if same and container.locations[a] == container.locations[b]:
-                ties[name] = other
-    # One name keeps the data, and the others point to it: no chains, no circles.
-    ties = {name: other for name, other in ties.items() if other not in ties}
-    return Index(container, places, ties)
-
-
-# --- Memory ---------------------------------------------------------------------------------------
-
-
-def fresh_memory(nbytes: int) -> NDArray[np.uint8]:
-    """Allocate aligned memory, not initialised; NumPy asks for huge pages where they pay."""
-    memory = np.empty(nbytes + _ALIGNMENT - 1, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + nbytes]
-
-
-def item_nbytes(tensor: Tensor) -> int:
-    """Bytes of one item in memory; of F4, which is packed in pairs, those of a pair.
-
-    Raises
-    ------
-    TypeError
-        If the dtype has no form in memory.
-    """
-    if tensor.dtype == "F4":
-        return 1
-    nbytes = st_header.dtype_of(tensor.dtype).item_nbytes
-    if not nbytes:
-        msg = (
-            f"tensor {tensor.name!r} has dtype {tensor.dtype!r}, which has no form in memory: "
-            "ZstnReader.read_raw gives its bytes"
-        )
-        raise TypeError(msg)
-    return nbytes
-
-
-def memory_shape(tensor: Tensor) -> tuple[int, ...]:
-    """Shape of a tensor in memory: of F4, half the extent of the last axis.
-
-    Raises
-    ------
-    TypeError
-        If pairs of F4 would not lie within a row.
-    """
-    if tensor.dtype != "F4":
-        return tensor.shape
-    if not tensor.shape or tensor.shape[-1] % 2:
-        msg = f"tensor {tensor.name!r} is F4 of shape {tensor.shape}: its last axis is not even"
-        raise TypeError(msg)
-    return (*tensor.shape[:-1], tensor.shape[-1] // 2)
-
-
-# --- Reading --------------------------------------------------------------------------------------
+__all__ = ["Archive"]
 
 
 class _Piece(NamedTuple):
@@ -249,7 +59,7 @@ class Archive:
         self.threads = threads
         self.source = open_source(file)
         weakref.finalize(self, self.source.close)
-        self.index = _CACHE.get(self.source, self.limits)
+        self.index = CACHE.get(self.source, self.limits)
         self._count_lock = threading.Lock()
         self._n_chunks = 0
 
@@ -395,7 +205,7 @@ class Archive:
             if frame.header.copies is not None:
                 chunk = frame.restored_nbytes  # restored as a whole, so in one go
             axes = [(n, s * item) for n, s in zip(shape, strides, strict=True) if n > 1]
-            strided = _StridedRead(decoder, tensor, location, item, chunk)
+            strided = StridedRead(decoder, tensor, location, item, chunk)
             strided.fill(out, offset * item, axes)
             self.count(decoder)
         return out
@@ -460,49 +270,3 @@ def _pieces(shared: list[tuple[Tensor, Location]]) -> list[_Piece]:
     first, (offset, nbytes, _) = shared[0]
     together = first._replace(begin=0, end=pos)
     return [_Piece(together, (offset, nbytes, begin), names)]
-
-
-class _StridedRead:
-    """What reads a strided part: ranges of a tensor, each from as few chunks as hold it."""
-
-    def __init__(
-        self, decoder: TensorDecoder, tensor: Tensor, location: Location, item: int, chunk: int
-    ) -> None:
-        self._decoder = decoder
-        self._tensor = tensor
-        self._location = location
-        self._item = item
-        self._chunk = chunk
-
-    def fill(self, out: NDArray[np.uint8], offset: int, axes: list[tuple[int, int]]) -> None:
-        """Decode into `out` what begins at byte `offset` and has these extents and strides."""
-        hull, dense, hole = self._measure(axes)
-        if dense:
-            self._decode(offset, IntoMemory(out), len(out))
-        elif hull <= max(_HULL_NBYTES, self._chunk) and hole < self._chunk:
-            block = np.empty(hull, np.uint8)
-            self._decode(offset, IntoMemory(block), hull)
-            word = f"V{self._item}"
-            shape, strides = [n for n, _ in axes], [s for _, s in axes]
-            part = np.ndarray(shape, word, block, 0, strides)
-            out.view(word).reshape(shape)[...] = part
-        else:
-            # Along the outermost axis, which has the widest strides, in two.
-            (n, stride), *rest = axes
-            half = n // 2
-            mine = len(out) // n * half
-            for count, start, part in ((half, 0, out[:mine]), (n - half, half, out[mine:])):
-                inner = [(count, stride), *rest] if count > 1 else rest
-                self.fill(part, offset + start * stride, inner)
-
-    def _measure(self, axes: list[tuple[int, int]]) -> tuple[int, bool, int]:
-        """Bytes from first to last, whether all of them are wanted, the widest that is not."""
-        hull, hole, dense = self._item, 0, True
-        for n, stride in reversed(axes):
-            dense = dense and stride == hull
-            hole = max(hole, stride - hull)
-            hull += (n - 1) * stride
-        return hull, dense, hole
-
-    def _decode(self, offset: int, sink: Sink, nbytes: int) -> None:
-        self._decoder.decode(self._tensor, self._location, offset, offset + nbytes, sink)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from z4ai.container.encode import wave_nbytes
 from z4ai.decoder import check_output
-from z4ai.integrations._archive import memory_shape
 from z4ai.integrations._extras import need_torch
+from z4ai.integrations._memory import memory_shape
 from z4ai.integrations._tensors import dtype_of, tensor_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from z4ai.decoder import check_output
-from z4ai.integrations._archive import fresh_memory, item_nbytes, memory_shape
+from z4ai.integrations._memory import fresh_memory, item_nbytes, memory_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

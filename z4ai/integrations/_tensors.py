@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from z4ai.integrations._archive import memory_shape
 from z4ai.integrations._extras import need_torch
+from z4ai.integrations._memory import memory_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,6 @@ __all__ = [
     "check_dense",
     "code_of",
     "dtype_of",
-    "host_bytes",
     "is_one_tensor",
     "logical_shape",
     "tensor_of",
@@ -131,16 +130,6 @@ def check_dense(name: str, tensor: Any) -> None:
             "save the tensors that it wraps"
         )
         raise ValueError(msg)
-
-
-def host_bytes(tensor: Tensor) -> NDArray[np.uint8]:
-    """Bytes of a dense tensor in C order: a view if it lies so on the host, else a copy."""
-    torch = need_torch()
-    # A bit that says "conjugated" or "negated" is not part of what is saved.
-    plain = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
-    # Not reshape: an axis of one element may keep any stride, and then has no bytes to view.
-    flat: NDArray[np.uint8] = plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy()
-    return flat
 
 
 def tensor_of(row: Row, content: NDArray[np.uint8], shape: tuple[int, ...] | None = None) -> Tensor:

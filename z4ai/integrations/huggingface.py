@@ -175,7 +175,7 @@ def _is_container(file: Any) -> bool:
     """Tell whether a file is one; whatever cannot be read is for safetensors to refuse."""
     if not isinstance(file, str | os.PathLike):
         return False
-    from z4ai.integrations._archive import is_container  # noqa: PLC0415 - as late as can be
+    from z4ai.integrations._index import is_container  # noqa: PLC0415 - as late as can be
 
     try:
         return is_container(file)

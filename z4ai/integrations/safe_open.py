@@ -10,9 +10,10 @@ import numpy as np
 
 from z4ai.container import st_header
 from z4ai.dtypes import numpy_dtype
-from z4ai.integrations._archive import Archive, item_nbytes, memory_shape
+from z4ai.integrations._archive import Archive
 from z4ai.integrations._extras import need, need_torch
 from z4ai.integrations._load import load_all, load_one, resolve_device
+from z4ai.integrations._memory import item_nbytes, memory_shape
 from z4ai.integrations._rows import read_rows, rows_of
 from z4ai.integrations._tensors import dtype_of, tensor_of
 

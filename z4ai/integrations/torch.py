@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from z4ai._buffers import bytes_of
 from z4ai.container.writer import ZstnWriter
-from z4ai.integrations._archive import Archive, is_container
+from z4ai.integrations._archive import Archive
 from z4ai.integrations._extras import need, need_torch
+from z4ai.integrations._index import is_container
 from z4ai.integrations._load import load_all, resolve_device
 from z4ai.integrations._tensors import (
     check_dense,
     code_of,
-    host_bytes,
     is_one_tensor,
     logical_shape,
 )
@@ -103,7 +104,7 @@ def save_file(
     with ZstnWriter(filename, effort=effort, threads=threads, metadata=metadata) as writer:
         for name, tensor in tensors.items():
             code = codes[name]
-            writer.add_raw(name, host_bytes(tensor), code, logical_shape(code, tensor))
+            writer.add_raw(name, bytes_of(tensor), code, logical_shape(code, tensor))
         return writer.close()
 
 
