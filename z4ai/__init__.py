@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from z4ai.integrations.huggingface import disable_hf, enable_hf, is_enabled
     from z4ai.integrations.torch import load_file, load_model, save_file, save_model
+    from z4ai.model_folder import compress_model, decompress_model
     from z4ai.stream import compress_stream, decompress_stream
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "compress_array",
     "compress_bound",
     "compress_delta",
+    "compress_model",
     "compress_stream",
     "decompress",
     "decompress_array",
     "decompress_delta",
+    "decompress_model",
     "decompress_stream",
     "disable_hf",
     "dtype_width",
@@ -73,6 +76,7 @@ _LATER = {
     ),
     "integrations.huggingface": ("disable_hf", "enable_hf", "is_enabled"),
     "integrations.torch": ("load_file", "load_model", "save_file", "save_model"),
+    "model_folder": ("compress_model", "decompress_model"),
     "stream": ("compress_stream", "decompress_stream"),
 }
 # Modules that are names themselves.

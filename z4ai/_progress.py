@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["Progress"]
+__all__ = ["AUTO", "Progress", "bars_are_welcome"]
+
+AUTO: Final = "auto"
+# So that what is done at once leaves no trace.
+_DELAY_SECONDS = 1.0
+
+
+def bars_are_welcome() -> bool:
+    """Tell whether a bar that nobody asked for may be drawn: on a terminal, if not turned off."""
+    return not _bars_are_off() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def _bars_are_off() -> bool:
+    # One switch for all the bars of a program that loads models.
+    return os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 class Progress:
@@ -16,8 +32,9 @@ class Progress:
 
     Parameters
     ----------
-    wish : bool, callable or None
-        True for a bar; a callable is called with ``(done_bytes, total_bytes)``.
+    wish : bool, callable, "auto" or None
+        True for a bar, unless `HF_HUB_DISABLE_PROGRESS_BARS` is set; a callable is called with
+        ``(done_bytes, total_bytes)``; ``AUTO`` draws a bar on a terminal if this takes long.
     total_nbytes : int
         Bytes of all the work.
     what : str
@@ -25,17 +42,22 @@ class Progress:
     """
 
     def __init__(
-        self, wish: bool | Callable[[int, int], object] | None, total_nbytes: int, what: str
+        self, wish: bool | str | Callable[[int, int], object] | None, total_nbytes: int, what: str
     ) -> None:
         self._tell = wish if callable(wish) else None
         self._bar: Any = None
         self._done = 0
         self._total = total_nbytes
-        if wish is True:
+        if (wish is True and not _bars_are_off()) or (wish == AUTO and bars_are_welcome()):
             from tqdm import tqdm  # noqa: PLC0415 - only drawn bars pay for it
 
             self._bar = tqdm(
-                total=total_nbytes, desc=what, unit="B", unit_scale=True, unit_divisor=1024
+                total=total_nbytes,
+                desc=what,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                delay=_DELAY_SECONDS if wish == AUTO else 0,
             )
 
     def __enter__(self) -> Progress:

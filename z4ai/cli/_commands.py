@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from z4ai.cli import _delta, _describe, _files, _series, _show
+from z4ai.cli import _delta, _describe, _files, _folders, _series, _show
 from z4ai.cli._files import CONTAINER, CONTAINERS, FRAME, PIPE, PLAIN, SAFETENSORS, UsageError
 from z4ai.cli._show import Result
 from z4ai.dtypes import AUTO
@@ -110,6 +110,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, str], Result]] = {
     "info": _describe.info,
     "ls": _describe.ls,
     "verify": verify,
+    **_folders.COMMANDS,
     **_delta.COMMANDS,
     **_series.COMMANDS,
 }

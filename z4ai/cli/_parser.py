@@ -166,9 +166,50 @@ def make_parser() -> argparse.ArgumentParser:
         help="what deltas were made against; where that is a model delta itself, once more for its "
         "own base",
     )
+    _add_folders(add, threads, effort)
     _add_delta(commands, add, output, threads, effort)
     _add_series(commands, add, output, threads, effort)
     return parser
+
+
+def _add_folders(
+    add: Callable[..., argparse.ArgumentParser],
+    threads: argparse.ArgumentParser,
+    effort: argparse.ArgumentParser,
+) -> None:
+    """Add the commands that work on folders of models."""
+    folders = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    folders.add_argument("files", nargs="+", metavar="folder", help="folder of the model")
+    names = argparse.ArgumentParser(add_help=False)
+    names.add_argument(
+        "-o", "--output", metavar="folder", help="of one input (default: beside the originals)"
+    )
+    names.add_argument(
+        "--in-place", action="store_true", help="remove each original once it is replaced"
+    )
+    variant = names.add_mutually_exclusive_group()
+    variant.add_argument("--variant", default="z4ai", help="part of the names (default: z4ai)")
+    variant.add_argument(
+        "--no-variant",
+        action="store_const",
+        const=None,
+        dest="variant",
+        help="keep the names, for loaders that know no variants",
+    )
+    names.add_argument(
+        "--link", action="store_true", help="link other files to the output, where possible"
+    )
+    names.add_argument(
+        "--follow-links", action="store_true", help="take files that links outside lead to"
+    )
+    names.add_argument(
+        "-f", "--force", action="store_true", help="replace files that were made of something else"
+    )
+    text = 'Compress the weights of models, for from_pretrained(folder, variant="z4ai").'
+    new = add("compress-model", text, names, threads, effort, inputs=folders)
+    new.add_argument("--no-verify", action="store_true", help="do not decode what was written")
+    text = "Restore the folders that compress-model compressed, byte for byte."
+    add("decompress-model", text, names, threads, inputs=folders)
 
 
 def _add_delta(

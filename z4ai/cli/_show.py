@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
 
 from z4ai._fileobj import read_some
+from z4ai._progress import bars_are_welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,18 +120,20 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1)
 class Progress:
     """Bytes done so far, on a bar or nowhere."""
 
-    def __init__(self, update: Callable[[int], object] | None = None) -> None:
-        self._update = update
+    def __init__(self, bar: Any = None) -> None:
+        self._bar = bar
         self._done = 0
 
     def add(self, nbytes: int) -> None:
         """Count bytes of the input as done."""
         self._done += nbytes
-        if self._update is not None:
-            self._update(nbytes)
+        if self._bar is not None:
+            self._bar.update(nbytes)
 
     def to(self, done: int, total: int) -> None:
-        """Count bytes up to `done` as done."""
+        """Count bytes up to `done` as done; a bar that knows no end learns it."""
+        if self._bar is not None and self._bar.total is None:
+            self._bar.reset(total)
         self.add(done - self._done)
 
     def reading(self, file: Any) -> Any:
@@ -162,8 +165,8 @@ class _Counted:
 
 @contextlib.contextmanager
 def progress(label: str, nbytes: int | None, *, quiet: bool) -> Iterator[Progress]:
-    """Show a bar while the body runs, if standard error is a terminal."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    """Show a bar while the body runs, if standard error is a terminal and bars are not off."""
+    if quiet or not bars_are_welcome():
         yield Progress()
         return
     from tqdm import tqdm  # noqa: PLC0415 - costs import time, needed to draw
@@ -171,4 +174,4 @@ def progress(label: str, nbytes: int | None, *, quiet: bool) -> Iterator[Progres
     with tqdm(
         desc=printable(label), total=nbytes, unit="B", unit_scale=True, leave=False, file=sys.stderr
     ) as bar:
-        yield Progress(bar.update)
+        yield Progress(bar)
