@@ -37,7 +37,7 @@ def corpus_of(stem: str) -> list[Path]:
 
 def test_every_target_has_seeds_and_every_corpus_a_target() -> None:
     targets = {stem.removeprefix("fuzz_") for stem in C_TARGETS + PYTHON_TARGETS}
-    assert {"literals", "chunk", "frame", "container"} <= targets
+    assert {"literals", "chunk", "frame", "container", "model_delta"} <= targets
     assert set(TOOL.C_SEEDS) | {s.removeprefix("fuzz_") for s in PYTHON_TARGETS} == targets
     for target in targets:
         assert len(TOOL.seeds_of(target)) >= 5
@@ -66,6 +66,7 @@ def test_python_targets_let_no_other_error_pass(stem: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(z4ai, "decompress", fail)
     monkeypatch.setattr(z4ai.safetensors, "decompress_bytes", fail)
+    monkeypatch.setattr(z4ai.model_delta, "decompress", fail)
     with pytest.raises(KeyError):
         module.one_input(seed)
 

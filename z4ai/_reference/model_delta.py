@@ -115,7 +115,7 @@ def restore(delta: Bytes, base: Bytes | Model) -> bytes:
     ValueError
         If a rule of the format is broken, or the base is another one.
     """
-    return _Delta(bytes(delta), base if isinstance(base, Model) else open_model(base)).restore()
+    return Delta(bytes(delta), base if isinstance(base, Model) else open_model(base)).restore()
 
 
 def open_model(file: Bytes) -> Model:
@@ -140,7 +140,7 @@ def item_nbytes(dtype: str) -> int:
     return bits // 8 if bits % 8 == 0 else 1
 
 
-class _Delta:
+class Delta:
     """A model delta beside its base."""
 
     def __init__(self, data: bytes, base: Model) -> None:
@@ -517,15 +517,22 @@ class _Delta:
             raise _refuse(f"a delta frame of {len(content)} bytes, expected {len(reference)}")
         return content
 
-    def restore(self) -> bytes:
-        """Restore the file."""
+    def trust(self) -> tuple[bytes, bytes, int]:
+        """Restore the file; -> it, the checksums of copies as they should be, its digest."""
         contents = [self._content(k) for k in range(len(self.tensors))]
-        for group, checksum in zip(self._groups(), self.checksums, strict=True):
-            if xxh3_64(b"".join(contents[k] for k in group), 0) != checksum:
-                raise _refuse("a group of copies does not match its checksum")
-        if Model(self.tensors, contents).digest() != self.target_digest:
+        groups = [b"".join(contents[k] for k in group) for group in self._groups()]
+        sums = b"".join(struct.pack("<Q", xxh3_64(group, 0)) for group in groups)
+        file = b"".join([struct.pack("<Q", len(self.header)), self.header, *contents])
+        return file, sums, Model(self.tensors, contents).digest()
+
+    def restore(self) -> bytes:
+        """Restore the file, and verify it."""
+        file, sums, digest = self.trust()
+        if sums != struct.pack(f"<{len(self.checksums)}Q", *self.checksums):
+            raise _refuse("a group of copies does not match its checksum")
+        if digest != self.target_digest:
             raise _refuse("the target does not match its digest")
-        return b"".join([struct.pack("<Q", len(self.header)), self.header, *contents])
+        return file
 
 
 # --- Casts ----------------------------------------------------------------------------------------
