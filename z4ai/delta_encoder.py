@@ -21,6 +21,7 @@ from z4ai.plan import STORE_PLAN, adapt_plan, make_plan
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from z4ai.difference_choice import Hints
     from z4ai.dtypes import DType
     from z4ai.model import Model
 
@@ -50,6 +51,7 @@ def encode_delta(
     *,
     digest: int | None = None,
     big_endian: bool = False,
+    hints: Hints | None = None,
 ) -> bytes:
     """Compress content that resembles a reference to a delta frame.
 
@@ -69,6 +71,9 @@ def encode_delta(
         XXH3-128 of the reference, to be recorded with its size.
     big_endian : bool
         The elements are big-endian.
+    hints : dict, optional
+        Shared by frames that resemble one another: what was chosen for one shortens the choice for
+        the next.
     """
     header = frame.FrameHeader(dtype, len(content), delta=True, big_endian=big_endian)
     if digest is not None:
@@ -82,7 +87,7 @@ def encode_delta(
         header = header._replace(chunk_nbytes=STORE_PLAN.chunk_nbytes)
         return write_delta(header, _all_same(content, header.chunk_nbytes))
     header = header._replace(chunk_nbytes=_chunk_nbytes(len(content), dtype))
-    encoder = _DeltaEncoder(header, content, reference, effort, shape, threads)
+    encoder = _DeltaEncoder(header, content, reference, effort, shape, threads, hints)
     return encoder.encode()
 
 
@@ -113,6 +118,7 @@ class _DeltaEncoder:
         effort: str,
         shape: tuple[int, ...] | None,
         threads: int | None,
+        hints: Hints | None,
     ) -> None:
         self._header = header
         self._content = content
@@ -120,6 +126,7 @@ class _DeltaEncoder:
         self._effort = effort
         self._shape = shape
         self._threads = threads
+        self._hints = None if effort == "max" else hints
         self._model: Model | None = None
         self._scratch_model: Model | None = None
 
@@ -166,6 +173,7 @@ class _DeltaEncoder:
             dtype,
             self._shape,
             thorough=self._effort == "max",
+            hints=self._hints,
         )
         if self._model is None:
             return None

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from z4ai.dtypes import DType
 
-__all__ = ["choose_difference", "mantissa_bits"]
+__all__ = ["Hints", "choose_difference", "mantissa_bits"]
+
+# By dtype, elements and elements of a row: whether rows have classes, and the shift.
+Hints = dict[tuple[int, int, int], tuple[bool, int]]
 
 _FIXED = Struct("<BBBBH")
 _MANTISSA = {
@@ -49,7 +52,7 @@ _GLANCE = 1 << 14
 _ABOVE = 200
 # Class steps an octave: 2^3 as a rule.
 _OCTAVE = 3
-_MOST_CONTEXTS = {False: 32, True: 64}
+_MOST_CONTEXTS = {False: 64, True: 64}
 _MOST_CLASS = 127
 _LEAST_PERIOD = 16
 _CLASS_TABLE_BITS = 160
@@ -57,6 +60,16 @@ _CLASS_TABLE_BITS = 160
 _PRECISION = 2
 # Octaves between rows that do not change and those that hardly do.
 _APART = 12
+
+
+class _Terms(NamedTuple):
+    """How elements become classes; see the record of the model."""
+
+    width: int
+    floats: bool
+    below: int
+    top: int
+    octave: int
 
 
 class _Counts(NamedTuple):
@@ -67,6 +80,15 @@ class _Counts(NamedTuple):
     least: int
     most: int
     side: int
+
+
+class _Choice(NamedTuple):
+    """Contexts for counts, and what everything takes in 1/256 bit."""
+
+    cost: int
+    shift: int
+    n_contexts: int
+    way: _Counts
 
 
 class _Sample:
@@ -118,6 +140,7 @@ def choose_difference(
     shape: tuple[int, ...] | None,
     *,
     thorough: bool = False,
+    hints: Hints | None = None,
 ) -> Model | None:
     """Choose the model of a frame of differences; None for content of less than an element.
 
@@ -131,6 +154,9 @@ def choose_difference(
         The places of those elements, the last index running fastest.
     thorough : bool
         Allow more contexts.
+    hints : dict, optional
+        What was chosen for content like this, such as another layer's tensor of the same shape;
+        it is looked up, and added to.
     """
     n = len(content) // dtype.width
     if n == 0:
@@ -143,33 +169,37 @@ def choose_difference(
     if not _LEAST_PERIOD <= period <= n // 2 or period >= 1 << 32:
         period = 0
     top = _top_of(reference[: n * dtype.width], dtype.width, below) if floats else 0
-    draft = _Sample(content, reference, dtype.width, period, _DRAFT)
-    ways = [_count(draft, dtype.width, floats, below, top, octave, 0)]
-    if period:
-        ways.append(_count(draft, dtype.width, floats, below, top, octave, period))
+    terms = _Terms(dtype.width, floats, below, top, octave)
     most = _MOST_CONTEXTS[thorough]
-    best: tuple[int, int, int, _Counts] | None = None
-    for way in ways:
-        bins = int(np.flatnonzero(way.counts.any(1))[-1]) + 1
-        for shift in range(octave + 2):
-            if bins >> shift > 2 * most:
-                continue
-            cost, count = models.merge(way.counts[:bins], shift, most)
-            if best is None or cost + way.side < best[0]:
-                best = cost + way.side, shift, count, way
-            if bins >> shift <= 1:
-                break
-    assert best is not None
-    _, shift, count, way = best
-    if way.rows is None:
-        period = 0
+    like = dtype.code, n, period
+    hint = None if hints is None else hints.get(like)
+    if hint is None:
+        draft = _Sample(content, reference, dtype.width, period, _DRAFT)
+        best = _settle(_count(draft, terms, 0), terms, most)
+        if period:
+            rows = _settle(_count(draft, terms, period), terms, most)
+            best = min(best, rows, key=lambda choice: choice.cost)
+        hint = best.way.rows is not None, best.shift
+        if hints is not None:
+            hints[like] = hint
+    with_rows, shift = hint
+    period = period if with_rows else 0
     sample = _Sample(content, reference, dtype.width, period, _SAMPLE)
-    if sample.n > draft.n:
-        way = _count(sample, dtype.width, floats, below, top, octave, period)
-    flags = (FLOATS if floats else 0) | (ROWS if way.rows is not None else 0)
-    if count == 1 and way.rows is None:
-        shift = below = top = 0
-    return _make(sample, dtype, flags, shift, below, top, octave, count, period, way)
+    best = _settle(_count(sample, terms, period), terms, most, shift)
+    return _make(sample, dtype, terms, best, period)
+
+
+def _settle(way: _Counts, terms: _Terms, most: int, only: int | None = None) -> _Choice:
+    """Choose the contexts that classes are merged to; only : the shift, where that is known."""
+    bins = int(np.flatnonzero(way.counts.any(1))[-1]) + 1
+    choices = []
+    for shift in range(terms.octave + 2) if only is None else (only,):
+        if bins >> shift <= 2 * most or only is not None:
+            cost, n_contexts = models.merge(way.counts[:bins], shift, most)
+            choices.append(_Choice(cost + way.side, shift, n_contexts, way))
+        if bins >> shift <= 1:
+            break
+    return min(choices, key=lambda choice: choice.cost)
 
 
 def _top_of(reference: NDArray[np.uint8], width: int, below: int) -> int:
@@ -186,11 +216,10 @@ def _top_of(reference: NDArray[np.uint8], width: int, below: int) -> int:
     return min(int(np.partition(steps, place)[place]), 0xFFFF)
 
 
-def _count(
-    sample: _Sample, width: int, floats: bool, below: int, top: int, octave: int, period: int
-) -> _Counts:
+def _count(sample: _Sample, terms: _Terms, period: int) -> _Counts:
     """Count symbols, of rows of `period` elements by their classes."""
     pair = sample.content, sample.reference
+    width, floats, below, top, octave = terms
     if not period:
         counts, _ = differences.count(*pair, width, floats, below, top, 0, None)
         return _Counts(counts, None, 0, 0, 0)
@@ -207,25 +236,18 @@ def _count(
     return _Counts(counts, classes, least, most, side + 256 * _CLASS_TABLE_BITS)
 
 
-def _make(
-    sample: _Sample,
-    dtype: DType,
-    flags: int,
-    shift: int,
-    below: int,
-    top: int,
-    octave: int,
-    count: int,
-    period: int,
-    way: _Counts,
-) -> Model:
-    some = n_symbols(dtype.width)
-    counts = _by_context(way.counts, shift, count)[:, :some]
-    kept, apart, escape = tables_of(counts, complete=sample.complete)
+def _make(sample: _Sample, dtype: DType, terms: _Terms, choice: _Choice, period: int) -> Model:
+    """Make the record of a model, and what the kernels take."""
+    _, shift, n_contexts, way = choice
+    by_context = _by_context(way.counts, shift, n_contexts)[:, : n_symbols(dtype.width)]
+    kept, apart, escape = tables_of(by_context, complete=sample.complete)
+    flags = FLOATS if terms.floats else 0
     flags |= RARE if apart is not None else 0
-    period = period if flags & ROWS else 0
-    record = _FIXED.pack(flags, escape, shift, below, top) + _wire.put_varint(period)
-    record += _tables(kept)
+    flags |= ROWS if way.rows is not None else 0
+    plain = n_contexts == 1 and way.rows is None
+    fixed = (0, 0, 0) if plain else (shift, terms.below, terms.top)
+    record = _FIXED.pack(flags, escape, *fixed)
+    record += _wire.put_varint(period if way.rows is not None else 0) + _tables(kept)
     if apart is not None:
         record += _tables(apart[None])
     if way.rows is not None:
@@ -236,7 +258,7 @@ def _make(
         record += _tables(classes)
     block = parse_difference(memoryview(record), 0, dtype.width).copy()
     fields = list(BLOCK.unpack_from(block))
-    fields[8], fields[9], fields[13] = way.least, way.most, octave
+    fields[8], fields[9], fields[13] = way.least, way.most, terms.octave
     BLOCK.pack_into(block, 0, *fields)
     return Model(record, block)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from z4ai.container.st_header import Tensor
     from z4ai.deltas.references import Reference
+    from z4ai.difference_choice import Hints
     from z4ai.lowrank import Factors
 
 __all__ = ["BlockCoder", "Coded"]
@@ -75,6 +76,8 @@ class BlockCoder:
         The tier.
     threads : int or None
         The caller's wish.
+    hints : dict
+        Shared by the tensors of a model, whose layers resemble one another.
 
     Attributes
     ----------
@@ -92,6 +95,7 @@ class BlockCoder:
         record_nbytes: int,
         effort: str,
         threads: int | None,
+        hints: Hints,
     ) -> None:
         self._tensor = tensor
         self._record_nbytes = record_nbytes
@@ -100,6 +104,7 @@ class BlockCoder:
         self._read = read
         self._effort = effort
         self._threads = threads
+        self._hints = hints
         self._row = row_items(tensor) if tensor.shape else 1
         self.block = self._block()
         self.n_blocks = -(-reference.n_items // self.block)
@@ -160,7 +165,11 @@ class BlockCoder:
             known, new = reference.split(content, begin, end)
         there = reference.gather(begin, end)
         shape = self._shape(n_known)
-        frame = encode_delta(known, there, self._dtype, self._effort, shape, self._threads)
+        # What remains beside factors is of another kind.
+        hints = self._hints if self._reference.factors is None else None
+        frame = encode_delta(
+            known, there, self._dtype, self._effort, shape, self._threads, hints=hints
+        )
         apart = self._scratch(new, self._shape(end - begin - n_known)) if len(new) else None
         return Coded(True, frame, apart, len(content))
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from z4ai.container.st_header import Tensor
     from z4ai.deltas.blocks import Coded
     from z4ai.deltas.models import Base
+    from z4ai.difference_choice import Hints
 
 __all__ = ["Compression"]
 
@@ -91,6 +92,7 @@ class Compression:
     ) -> dict[str, Any]:
         """Write the model delta, and describe it."""
         self._effort, self._threads = effort, threads
+        self._hints: Hints = {}
         digests = digests_of(self._model)
         theirs = self._base.digests()
         alignments = align(self._model, self._base, digests, theirs)
@@ -228,7 +230,13 @@ class Compression:
             return self._read(k, begin * item, end * item)
 
         coder = BlockCoder(
-            tensor, reference, read_items, self._record_nbytes(k), self._effort, self._threads
+            tensor,
+            reference,
+            read_items,
+            self._record_nbytes(k),
+            self._effort,
+            self._threads,
+            self._hints,
         )
         if not coder.looks_related():
             return False
