@@ -22,8 +22,10 @@ Entry points
     A ``ZSTN`` container: its tensors, ``.read(name)``, ``.restore()``.
 :func:`restore`
     The ``.safetensors`` file of a container.
+``model_delta.restore``
+    The ``.safetensors`` file of a ``Z4DM`` model delta, beside its base.
 
-One page each: ``frame`` and ``zstn`` here; ``planes``, ``symbols``, ``difference``, ``contexts``,
+One page each: ``frame``, ``zstn`` and ``model_delta`` here; ``planes``, ``symbols``, ``difference``, ``contexts``,
 ``zstd_literals`` and ``xxh3`` are what they stand on, and a module for each transform whose chunks
 are made of parts.
 """
