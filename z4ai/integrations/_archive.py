@@ -69,6 +69,13 @@ class Archive:
         return self.index.container.header.tensors
 
     @property
+    def decoded_nbytes(self) -> int:
+        """Bytes of all tensors, those that have the same bytes counted once."""
+        locations = self.index.container.locations
+        pairs = zip(locations, self.tensors, strict=True)
+        return sum({(where, row.nbytes): row.nbytes for where, row in pairs}.values())
+
+    @property
     def n_chunks(self) -> int:
         """Chunks decoded so far."""
         return self._n_chunks

@@ -20,7 +20,7 @@ def need(name: str) -> Any:
         return import_module(name)
     except ModuleNotFoundError as error:
         package = name.partition(".")[0]
-        if error.name != package:
+        if (error.name or "").partition(".")[0] != package:
             raise  # it is there, and something that it needs is not
         msg = f'{package} is not installed: pip install "z4ai[hf]"'
         raise ImportError(msg, name=package) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from z4ai._progress import AUTO, Progress
 from z4ai.container.encode import wave_nbytes
 from z4ai.decoder import check_output
 from z4ai.integrations._extras import need_torch
@@ -30,9 +31,7 @@ def resolve_device(wish: Any) -> device:
     return torch.device("cpu" if wish is None else wish)  # type: ignore[no-any-return]
 
 
-def load_all(
-    archive: Archive, device: device, done: Callable[[int], None] | None = None
-) -> dict[str, Tensor]:
+def load_all(archive: Archive, device: device, progress: Any = AUTO) -> dict[str, Tensor]:
     """Decode every tensor, in the order of their data.
 
     Tensors that were one when they were saved are one again; others that have the same bytes are
@@ -42,10 +41,11 @@ def load_all(
     for row in archive.tensors:
         memory_shape(row)
         dtype_of(row)
-    if device.type == "cpu":
-        found = _load_on_host(archive, rows, done)
-    else:
-        found = _load_through_staging(archive, rows, device, done)
+    with Progress(progress, archive.decoded_nbytes, "load") as bar:
+        if device.type == "cpu":
+            found = _load_on_host(archive, rows, bar.update)
+        else:
+            found = _load_through_staging(archive, rows, device, bar.update)
     return {name: found[name] for name in rows}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from z4ai._buffers import bytes_of
+from z4ai._progress import AUTO
 from z4ai.container.writer import ZstnWriter
 from z4ai.integrations._archive import Archive
 from z4ai.integrations._extras import need, need_torch
@@ -20,7 +21,8 @@ from z4ai.options import resolve_effort
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import Literal
 
     from torch import Tensor, device
     from torch.nn import Module
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from z4ai.options import Limits
 
     Path = str | os.PathLike[str]
+    ProgressWish = bool | Literal["auto"] | Callable[[int, int], object] | None
 
 __all__ = ["load_file", "load_model", "save_file", "save_model"]
 
@@ -130,6 +133,7 @@ def load_file(
     device: str | int | device = "cpu",
     *,
     threads: int | None = None,
+    progress: ProgressWish = AUTO,
     limits: Limits | None = None,
 ) -> dict[str, Tensor]:
     """Read a state dict from a compressed or a plain file.
@@ -143,6 +147,10 @@ def load_file(
         decoded.
     threads : int, optional
         Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
+    progress : {"auto"}, bool, callable or None
+        ``"auto"`` draws a bar on a terminal if loading takes long and
+        `HF_HUB_DISABLE_PROGRESS_BARS` is not set; True draws one anywhere; a callable is called
+        with ``(done_bytes, total_bytes)``.
     limits : Limits, optional
         What may be allocated because the file says so; ``max_output_nbytes`` bounds all tensors
         together. Not for plain files, which are mapped.
@@ -181,7 +189,8 @@ def load_file(
     if not is_container(filename):
         plain: dict[str, Tensor] = need("safetensors.torch").load_file(filename, device=device)
         return plain
-    return load_all(Archive(filename, limits=limits, threads=threads), resolve_device(device))
+    archive = Archive(filename, limits=limits, threads=threads)
+    return load_all(archive, resolve_device(device), progress)
 
 
 def save_model(
