@@ -170,10 +170,10 @@ class Carrier:
     # --- Before anything is written -----------------------------------------------------------
 
     def _check_target(self, item: Weights, may_be: Callable[[Weights, str], bool]) -> None:
-        path = self._place.at(item.target)
         if self._remove and item.source.is_link:
             msg = f"{item.source.name}: a link; what it leads to is not removed or replaced"
             raise ValueError(msg)
+        path = self._place.at(item.target)
         own = not self._separate and item.target == item.source.name
         if not own and not self._force and os.path.exists(path) and not may_be(item, path):
             raise _exists(path, item.source)
