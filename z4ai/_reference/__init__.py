@@ -25,9 +25,9 @@ Entry points
 ``model_delta.restore``
     The ``.safetensors`` file of a ``Z4DM`` model delta, beside its base.
 
-One page each: ``frame``, ``zstn`` and ``model_delta`` here; ``planes``, ``symbols``, ``difference``, ``contexts``,
-``zstd_literals`` and ``xxh3`` are what they stand on, and a module for each transform whose chunks
-are made of parts.
+One page each: ``frame``, ``zstn`` and ``model_delta`` here; ``planes``, ``symbols``,
+``difference``, ``contexts``, ``zstd_literals`` and ``xxh3`` are what they stand on, and a module
+for each transform whose chunks are made of parts.
 """
 
 from __future__ import annotations
