@@ -31,9 +31,9 @@ from z4ai._wire import FORMAT_VERSION  # noqa: E402
 from z4ai.dtypes import numpy_dtype, resolve  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "compat" / "golden"
-MOST_NBYTES = 400_000
+MOST_NBYTES = 500_000
 MIB = 1 << 20
-SUFFIXES = {"compress_file": ".zstn", "model_delta": ".z4dm"}
+SUFFIXES = {"compress_file": ".zstn", "model_delta": ".z4dm", "compress_delta": ".z4dl"}
 
 
 #: Takes the name of a case, what writes it, the recipe of its content, and options.
@@ -221,6 +221,24 @@ def add_deltas(add: Add) -> None:
     add("model-delta-kinds", "model_delta", {"tensors": target, "base": base})
     inputs = {"tensors": base[:3], "base": base}
     add("model-delta-copies", "model_delta", inputs)
+    # Every transform of delta frames: differences of each width, of floats and of integers, with
+    # rows and without; exclusive-or; nothing changed; more and less than the reference.
+    for name, n in (("fp8_e4m3", 9001), ("bf16", 9002), ("int16", 4000), ("fp32", 9004)):
+        width = resolve(name).width
+        inputs = recipe("nudged", n, width) | {"base": recipe("weights", n, width)}
+        add(f"delta-{name}", "compress_delta", inputs, dtype=name)
+    inputs = recipe("nudged", 24_000, 8) | {"base": recipe("weights", 24_000, 8)}
+    add("delta-fp64-rows", "compress_delta", inputs, dtype="fp64", shape=[50, 60])
+    inputs = recipe("nudged", 40_000, 2) | {"base": recipe("weights", 40_000, 2)}
+    add("delta-bf16-rows", "compress_delta", inputs, dtype="bf16", shape=[100, 200])
+    inputs = recipe("nudged", 5000, 1) | {"base": recipe("weights", 5000, 1)}
+    add("delta-opaque", "compress_delta", inputs)
+    inputs = recipe("weights", 5000, 2) | {"base": recipe("weights", 5000, 2)}
+    add("delta-same", "compress_delta", inputs, dtype="bf16")
+    inputs = recipe("nudged", 9000, 2) | {"base": recipe("weights", 7000, 2)}
+    add("delta-longer", "compress_delta", inputs, dtype="bf16", effort="max")
+    inputs = recipe("steps", 3 * MIB, 2) | {"base": recipe("steps", 3 * MIB + 16, 2)}
+    add("delta-chunks", "compress_delta", inputs, dtype="bf16")
 
 
 def encode(case: dict[str, Any]) -> bytes:
@@ -242,6 +260,8 @@ def encode(case: dict[str, Any]) -> bytes:
     if case["by"] == "model_delta":
         base = content_of({"tensors": case["recipe"]["base"]})
         return z4ai.model_delta.compress(content, base, **options)
+    if case["by"] == "compress_delta":
+        return z4ai.compress_delta(content, content_of(case["recipe"]["base"]), **options)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "a.safetensors", Path(folder) / "a.zstn"
         source.write_bytes(content)
