@@ -341,6 +341,32 @@ def test_bars_only_where_they_are_welcome(
 
 
 @posix
+def test_what_is_private_stays_private() -> None:
+    """At every moment, also where the process would let others read."""
+    single(Path("model/sub"))
+    os.chmod("model", 0o700)
+    os.chmod("model/sub", 0o750)
+    before = snapshot("model")
+    umask = os.umask(0)
+    try:
+        seen = set()
+
+        def look(*_: int) -> None:
+            seen.add(Path("small").stat().st_mode & 0o77)
+            seen.add(Path("small/.z4ai-partial").stat().st_mode & 0o77)
+            if Path("small/sub").exists():
+                assert Path("small/sub").stat().st_mode & 0o777 == 0o750
+
+        z4ai.compress_model("model", "small", progress=look)
+        assert seen == {0}
+        os.umask(0o77)
+        z4ai.decompress_model("small", "back")
+    finally:
+        os.umask(umask)
+    assert snapshot("back") == before, "also where the umask takes more away"
+
+
+@posix
 def test_links_lead_nowhere_else() -> None:
     single(Path("model"))
     Path("secret").write_text("s")
@@ -398,6 +424,12 @@ def test_a_snapshot_of_the_hub_cache() -> None:
     for k, name in enumerate(sorted(os.listdir("plain"))):
         shutil.copy(f"plain/{name}", home / "blobs" / str(k))
         os.symlink(f"../../blobs/{k}", snap / name)
+    (snap / "unet").mkdir()
+    os.symlink("../../../blobs/1", snap / "unet" / "model.safetensors")
+    z4ai.compress_model(snap / "unet", "part")
+    assert names("part") == {"model.z4ai.safetensors", NOTE}
+    os.unlink(snap / "unet" / "model.safetensors")
+    (snap / "unet").rmdir()
     blobs = snapshot(home)
     z4ai.compress_model(snap, "small")
     z4ai.decompress_model("small", "back")

@@ -127,7 +127,7 @@ def compress_model(
         plan.texts.append(Text(None, hint.NAME, hint.text(variant)))
     carrier = Carrier(
         tree,
-        Place(root),
+        Place(root, tree.mode),
         separate=dst is not None,
         remove=in_place,
         force=force,
@@ -207,7 +207,7 @@ def decompress_model(
     notes = [file for file in tree.files.values() if in_place and hint.is_hint(file)]
     carrier = Carrier(
         tree,
-        Place(root),
+        Place(root, tree.mode),
         separate=dst is not None,
         remove=in_place,
         force=force,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import filecmp
 import os
@@ -219,11 +220,12 @@ class Carrier:
 
     def _copy(self, plan: Plan, bar: Progress) -> None:
         """Copy the other files, folders and links to folders."""
-        root = self._place.root
-        for name in self._tree.folders:
-            os.makedirs(os.path.join(root, *name.split("/")), exist_ok=True)
+        for name, mode in self._tree.folders.items():
+            with contextlib.suppress(FileExistsError):
+                # Never open to more than it is in the end; the umask is set aside then.
+                os.mkdir(self._folder(name), mode | 0o700)
         for name, target in self._tree.links.items():
-            path = os.path.join(root, *name.split("/"))
+            path = self._folder(name)
             if not (os.path.islink(path) and os.readlink(path) == target):
                 os.symlink(target, path, target_is_directory=True)
         for file in plan.others:
@@ -237,6 +239,12 @@ class Carrier:
             self._place.put_copy(file.name, file, share.add, link=self._link)
             share.finish()
             self.n_copied += 1
+
+    def _folder(self, name: str) -> str:
+        """Path of a folder to write to, or of a link to one."""
+        path = os.path.join(self._place.root, *name.split("/"))
+        self._place.check_parent(path)
+        return path
 
     def _convert(
         self,
@@ -286,7 +294,7 @@ class Carrier:
         if self._separate:
             # Last: a folder may be one that nobody writes to.
             for name, mode in reversed(self._tree.folders.items()):
-                os.chmod(os.path.join(self._place.root, *name.split("/")), mode)
+                os.chmod(self._folder(name), mode)
 
     def _give_up(self, file: File) -> None:
         """Have an original removed: now if there is no room for it, else when all is done."""

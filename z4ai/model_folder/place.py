@@ -36,20 +36,25 @@ class Place:
     ----------
     root : str
         Real path of the folder; made if it is not there.
+    mode : int
+        Who may do what with it then, besides its owner.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, mode: int = 0o777) -> None:
         self.root = root
+        self._mode = mode
         self._partial = os.path.join(root, PARTIAL)
         self._new = os.path.join(self._partial, "new")
         self._lock = -1
 
     def __enter__(self) -> Place:
-        os.makedirs(self.root, exist_ok=True)
+        if not os.path.isdir(self.root):
+            os.makedirs(os.path.dirname(self.root), exist_ok=True)
+            os.mkdir(self.root, self._mode | 0o700)
         self._take_lock()
         try:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._partial)
+                os.mkdir(self._partial, 0o700)
             # A link would have files written, and others removed, elsewhere.
             is_folder = stat.S_ISDIR(os.lstat(self._partial).st_mode)
             if is_folder:
@@ -108,13 +113,22 @@ class Place:
             If a link leads out of the folder, or what is there is no file.
         """
         path = os.path.join(self.root, *name.split("/"))
-        if not contains(self.root, os.path.realpath(os.path.dirname(path))):
-            msg = f"{path}: lies behind a link that leads out of the folder"
-            raise ValueError(msg)
+        self.check_parent(path)
         if os.path.islink(path) or (os.path.lexists(path) and not os.path.isfile(path)):
             msg = f"{path}: not a regular file: it is not replaced"
             raise ValueError(msg)
         return path
+
+    def check_parent(self, path: str) -> None:
+        """Refuse a path behind a link that leads out of the folder.
+
+        Raises
+        ------
+        ValueError
+        """
+        if not contains(self.root, os.path.realpath(os.path.dirname(path))):
+            msg = f"{path}: lies behind a link that leads out of the folder"
+            raise ValueError(msg)
 
     def make_folders(self, name: str) -> None:
         """Make the folders that a file lies in."""

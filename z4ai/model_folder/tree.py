@@ -61,6 +61,7 @@ class Tree(NamedTuple):
     """A folder: files by name, mode of each folder inside, and where links to those lead."""
 
     root: str
+    mode: int
     files: dict[str, File]
     folders: dict[str, int]
     links: dict[str, str]
@@ -90,7 +91,7 @@ def read_tree(folder: str, *, follow_links: bool) -> Tree:
     if not os.path.isdir(root):
         code = errno.ENOTDIR if os.path.exists(root) else errno.ENOENT
         raise OSError(code, os.strerror(code), folder)
-    tree = Tree(root, {}, {}, {})
+    tree = Tree(root, stat.S_IMODE(os.stat(root).st_mode) & 0o777, {}, {}, {})
     may_lead_to = _may_lead_to(root, follow_links=follow_links)
     _read(tree, root, "", may_lead_to)
     return tree
@@ -99,9 +100,11 @@ def read_tree(folder: str, *, follow_links: bool) -> Tree:
 def _may_lead_to(root: str, *, follow_links: bool) -> Callable[[str], bool]:
     homes = [root]
     # The cache of huggingface_hub: `snapshots/<revision>` is made of links to files in `blobs`.
-    snapshots = os.path.dirname(root)
-    if os.path.basename(snapshots) == "snapshots":
-        homes.append(os.path.join(os.path.dirname(snapshots), "blobs"))
+    above = os.path.dirname(root)
+    while above != os.path.dirname(above):
+        if os.path.basename(above) == "snapshots":
+            homes.append(os.path.join(os.path.dirname(above), "blobs"))
+        above = os.path.dirname(above)
     return lambda path: follow_links or any(contains(home, path) for home in homes)
 
 
