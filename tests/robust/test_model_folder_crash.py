@@ -331,6 +331,9 @@ def test_damaged_weights_are_refused_before_anything_is_written(data: bytes, tol
     for options in ({}, {"in_place": True}, {"dst": "small"}):
         with pytest.raises(FormatError, match=told):
             z4ai.compress_model("model", **options)  # type: ignore[arg-type]
+    if data[:4] == b"ZSTN":
+        with pytest.raises(FormatError, match=told):
+            z4ai.decompress_model("model", "small")
     assert snapshot("model") == before
     assert not Path("small").exists()
 
