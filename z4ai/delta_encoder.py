@@ -31,7 +31,7 @@ _GAP, _GAP_STREAM = frame.CHUNK_FIXED_NBYTES, frame.CHUNK_STREAM_NBYTES
 # One chunk up to the first size; then chunks of the first, and of the second where there are many:
 # what a chunk costs weighs more the less is left of its content.
 _SMALL_CHUNK_NBYTES = 2 << 20
-_LARGE_CHUNK_NBYTES = 4 << 20
+_LARGE_CHUNK_NBYTES = 1 << 20
 _MANY = 4
 # As much as chunks of symbols may hold.
 _MOST_ELEMENTS = 1 << 22
@@ -279,7 +279,7 @@ class _DeltaEncoder:
             transforms[w, way.number] = way.jobs["layout"]
         header = self._header
         if self._model is not None:
-            needed = np.isin(transforms, list(DIFFERENCE_WIDTHS))
+            needed = transforms >= min(DIFFERENCE_WIDTHS)
             sizes, pays = _spare(sizes, needed, self._model)
             if pays:
                 header = header._replace(difference_record=self._model.record)

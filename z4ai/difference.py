@@ -17,7 +17,7 @@ from z4ai.model import take_tables
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FLOATS", "RARE", "ROWS", "n_symbols", "parse_difference"]
+__all__ = ["FLOATS", "RARE", "ROWS", "block_of", "n_symbols", "parse_difference"]
 
 _FIXED = Struct("<BBBBH")
 # z4_model of z4_model.h, for differences.
@@ -95,3 +95,27 @@ def parse_difference(record: memoryview, offset: int, width: int) -> NDArray[np.
     nbytes = BLOCK.size + _FOLD_NBYTES + len(body)
     head = BLOCK.pack(nbytes, len(freqs), period, top, has, shift, escape, 0, 0, 0, 0, 1, below, 0)
     return np.frombuffer(head + bytes(_FOLD_NBYTES) + body, np.uint8)
+
+
+def block_of(
+    flags: int,
+    escape: int,
+    shift: int,
+    below: int,
+    top: int,
+    period: int,
+    tables: tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]],
+    encoder: tuple[int, int, int] = (0, 0, 0),
+) -> NDArray[np.uint8]:
+    """Make what the kernels take.
+
+    tables : of contexts, rare symbols and classes, with a blank one where there is none. encoder :
+    what only encoders need: level of rows of class 0, highest class, class steps an octave (log2).
+    """
+    body = b"".join(table.tobytes() for table in tables)
+    has = sum(bit for flag, bit in _HAS.items() if flags & flag)
+    nbytes = BLOCK.size + _FOLD_NBYTES + len(body)
+    least, most, octave = encoder
+    n = len(tables[0])
+    fixed = (nbytes, n, period, top, has, shift, escape, 0, least, most, 0, 1, below, octave)
+    return np.frombuffer(BLOCK.pack(*fixed) + bytes(_FOLD_NBYTES) + body, np.uint8)

@@ -13,7 +13,7 @@ import numpy as np
 
 from z4ai import _wire
 from z4ai._fast import contexts, differences, models
-from z4ai.difference import BLOCK, FLOATS, RARE, ROWS, n_symbols, parse_difference
+from z4ai.difference import FLOATS, RARE, ROWS, block_of, n_symbols
 from z4ai.model import Model
 from z4ai.model_choice import tables_of
 
@@ -48,7 +48,7 @@ _SAMPLE = 1 << 20
 _DRAFT = 1 << 17
 _RUNS = 16
 # References that the top is chosen by; one in so many may lie above it.
-_GLANCE = 1 << 14
+_GLANCE = 1 << 12
 _ABOVE = 200
 # Class steps an octave: 2^3 as a rule.
 _OCTAVE = 3
@@ -58,6 +58,7 @@ _LEAST_PERIOD = 16
 _CLASS_TABLE_BITS = 160
 # Steps of levels: finer ones cost tables more than they save symbols.
 _PRECISION = 2
+_BLANK = np.zeros((1, 256), np.uint16)
 # Octaves between rows that do not change and those that hardly do.
 _APART = 12
 
@@ -246,21 +247,24 @@ def _make(sample: _Sample, dtype: DType, terms: _Terms, choice: _Choice, period:
     flags |= ROWS if way.rows is not None else 0
     plain = n_contexts == 1 and way.rows is None
     fixed = (0, 0, 0) if plain else (shift, terms.below, terms.top)
-    record = _FIXED.pack(flags, escape, *fixed)
-    record += _wire.put_varint(period if way.rows is not None else 0) + _tables(kept)
+    period = period if way.rows is not None else 0
+    record = _FIXED.pack(flags, escape, *fixed) + _wire.put_varint(period)
+    tables = [_BLANK, _BLANK, _BLANK]
+    described, tables[0] = _tables(kept)
+    record += described
     if apart is not None:
-        record += _tables(apart[None])
+        described, tables[1] = _tables(apart[None])
+        record += described
     if way.rows is not None:
         classes = np.zeros((1, 256), np.uint32)
         # A piece of a row may be of any class.
         classes[0, : way.most + 1] = 1
         classes[0] += np.bincount(way.rows, minlength=256).astype(np.uint32)
-        record += _tables(classes)
-    block = parse_difference(memoryview(record), 0, dtype.width).copy()
-    fields = list(BLOCK.unpack_from(block))
-    fields[8], fields[9], fields[13] = way.least, way.most, terms.octave
-    BLOCK.pack_into(block, 0, *fields)
-    return Model(record, block)
+        described, tables[2] = _tables(classes)
+        record += described
+    first, second, third = tables
+    encoder = way.least, way.most, terms.octave
+    return Model(record, block_of(flags, escape, *fixed, period, (first, second, third), encoder))
 
 
 def _by_context(counts: NDArray[np.uint32], shift: int, count: int) -> NDArray[np.uint64]:
@@ -272,8 +276,9 @@ def _by_context(counts: NDArray[np.uint32], shift: int, count: int) -> NDArray[n
     return total
 
 
-def _tables(counts: NDArray[np.uint32]) -> bytes:
+def _tables(counts: NDArray[np.uint32]) -> tuple[bytes, NDArray[np.uint16]]:
+    """Describe tables for counts; -> the description with its size before it, and the tables."""
     whole = np.zeros((len(counts), 256), np.uint32)
     whole[:, : counts.shape[1]] = counts
-    written: bytes = contexts.write_tables(whole, precision=_PRECISION)[0]
-    return _wire.put_varint(len(written)) + written
+    described, tables = contexts.make_tables(whole, _PRECISION)
+    return _wire.put_varint(len(described)) + described, tables

@@ -56,6 +56,8 @@ cdef extern from "z4_rans.h" nogil:
                                 z4_rans_model *draft) noexcept
     size_t z4_rans_model_write(const z4_rans_model *m, uint8_t *dst, size_t capacity) noexcept
     int z4_rans_model_read(const uint8_t *src, size_t nbytes, z4_rans_model *m) noexcept
+    void z4_rans_model_count(const uint32_t (*counts)[256], unsigned count, unsigned precision,
+                             z4_rans_model *m) noexcept
     void z4_rans_model_freqs(const z4_rans_model *m, unsigned context, uint16_t *freqs) noexcept
     int z4_rans_rare(const uint32_t (*counts)[256], unsigned count, uint8_t *rare) noexcept
     size_t z4_rans_set_apart(uint8_t *symbols, size_t n, const uint8_t *rare, uint8_t escape,
@@ -207,24 +209,65 @@ def write_tables(const uint32_t[:, ::1] counts, *, int precision=0) -> tuple:
     cdef z4_rans_model *models
     cdef uint64_t size
     cdef size_t nbytes
-    cdef bytes out
+    # A level takes 20 bits at most.
+    cdef size_t capacity = <size_t> count * 640 + 64
+    cdef uint8_t *written
     if precision != 0 and not MIN_PRECISION <= precision <= MAX_PRECISION:
         raise ValueError(
             f"precision is {precision}, expected 0 or {MIN_PRECISION} to {MAX_PRECISION}"
         )
-    models = <z4_rans_model *> malloc(2 * sizeof(z4_rans_model))
+    models = <z4_rans_model *> malloc(2 * sizeof(z4_rans_model) + capacity)
     if models == NULL:
         raise MemoryError
+    written = <uint8_t *> (models + 2)
     try:
         with nogil:
             size = z4_rans_model_make(<const uint32_t (*)[256]> first, count,
                                       <unsigned> precision, models, models + 1)
-            nbytes = z4_rans_model_write(models, NULL, 0)
-        out = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> nbytes)
-        z4_rans_model_write(models, <uint8_t *> PyBytes_AS_STRING(out), nbytes)
-        return out, size
+            nbytes = z4_rans_model_write(models, written, capacity)
+        assert nbytes <= capacity
+        return PyBytes_FromStringAndSize(<const char *> written, <Py_ssize_t> nbytes), size
     finally:
         free(models)
+
+
+def make_tables(const uint32_t[:, ::1] counts, int precision) -> tuple:
+    """Describe tables as `write_tables` does, and tell what `read_tables` would make of them.
+
+    Returns
+    -------
+    tuple of bytes and ndarray
+    """
+    cdef unsigned count = _check_rows(counts.shape[0], counts.shape[1])
+    cdef z4_rans_model *model
+    cdef uint16_t[:, ::1] out
+    cdef uint16_t *first
+    cdef unsigned k
+    cdef size_t nbytes
+    cdef size_t capacity = <size_t> count * 640 + 64
+    cdef uint8_t *written
+    if not MIN_PRECISION <= precision <= MAX_PRECISION:
+        raise ValueError(
+            f"precision is {precision}, expected {MIN_PRECISION} to {MAX_PRECISION}"
+        )
+    table = np.empty((count, 256), np.uint16)
+    out = table
+    first = &out[0, 0]
+    model = <z4_rans_model *> malloc(sizeof(z4_rans_model) + capacity)
+    if model == NULL:
+        raise MemoryError
+    written = <uint8_t *> (model + 1)
+    try:
+        with nogil:
+            z4_rans_model_count(<const uint32_t (*)[256]> &counts[0, 0], count,
+                                <unsigned> precision, model)
+            for k in range(count):
+                z4_rans_model_freqs(model, k, first + Z4_RANS_SYMBOLS * k)
+            nbytes = z4_rans_model_write(model, written, capacity)
+        assert nbytes <= capacity
+        return PyBytes_FromStringAndSize(<const char *> written, <Py_ssize_t> nbytes), table
+    finally:
+        free(model)
 
 
 def read_tables(const uint8_t[::1] src) -> np.ndarray:

@@ -244,6 +244,16 @@ static inline int z4_rans_model_read(const uint8_t *src, size_t nbytes, z4_rans_
     return Z4_OK;
 }
 
+/* The model of one precision for symbols counted by context. */
+static inline void z4_rans_model_count(const uint32_t (*counts)[Z4_RANS_SYMBOLS], unsigned count,
+                                       unsigned precision, z4_rans_model *m)
+{
+    m->count = count;
+    m->precision = precision;
+    for (unsigned k = 0; k < count; k++)
+        z4_rans_levels(counts[k], precision, m->level[k]);
+}
+
 /* Make the model for symbols counted by context. precision 0: the one that makes tables and symbols
  * the smallest together. Returns that size in 1/256 bit. `draft`: scratch, not used otherwise. */
 static inline uint64_t z4_rans_model_make(const uint32_t (*counts)[Z4_RANS_SYMBOLS], unsigned count,
@@ -255,11 +265,9 @@ static inline uint64_t z4_rans_model_make(const uint32_t (*counts)[Z4_RANS_SYMBO
         uint64_t size = 0;
         if (precision != 0 && p != precision)
             continue;
-        draft->count = count;
-        draft->precision = p;
+        z4_rans_model_count(counts, count, p, draft);
         for (unsigned k = 0; k < count; k++) {
             uint16_t freqs[Z4_RANS_SYMBOLS];
-            z4_rans_levels(counts[k], p, draft->level[k]);
             z4_rans_model_freqs(draft, k, freqs);
             size += z4_rans_cost(counts[k], freqs);
         }
