@@ -9,7 +9,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
 # What the installed package is made from: a change in any of these means installing again.
-SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
+SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE _z4ai_hf.py z4ai_hf.pth \
     $(shell find z4ai -name '*.py' -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 # Headers that stand alone; those named after an instruction set, and symbols and differences of the chunk codec,
 # are parts of the one that includes them.

@@ -5,13 +5,11 @@ no part of the package z4ai, since importing a part imports the whole, and most 
 started under that environment never load weights.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # without an import of typing
+if TYPE_CHECKING:  # not even typing, nor __future__
     from typing import Any
 
 __all__ = ["is_waiting", "stop"]
@@ -25,7 +23,7 @@ class _Finder:
 
     waits = True
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         if name != _NAME or not self.waits:
             return None
         for finder in sys.meta_path:
@@ -41,16 +39,16 @@ class _Finder:
 class _Loader:
     """Loads by another loader, takes itself out of the way, and enables."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: "Any") -> None:
         self._loader = loader
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> "Any":
         return getattr(self._loader, name)
 
-    def create_module(self, spec: Any) -> Any:
+    def create_module(self, spec: "Any") -> "Any":
         return self._loader.create_module(spec)
 
-    def exec_module(self, module: Any) -> None:
+    def exec_module(self, module: "Any") -> None:
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         if not _FINDER.waits:

@@ -47,7 +47,10 @@ def llama(**changes: Any) -> Any:
         "pad_token_id": 2,
     }
     torch.manual_seed(5)
-    return LlamaForCausalLM(LlamaConfig(**{**config, **changes})).bfloat16().eval()
+    # Not .bfloat16(), which would round the table of angles, which is never saved, as well.
+    return LlamaForCausalLM._from_config(
+        LlamaConfig(**{**config, **changes}), dtype=torch.bfloat16
+    ).eval()
 
 
 def bert() -> Any:
