@@ -1,12 +1,7 @@
-"""The usage page, example by example, in its order and with its names.
-
-What the page promises for later is in WAITING: a name that appears must leave the list and get its
-test here.
-"""
+"""The usage page, example by example, in its order and with its names."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -24,11 +19,6 @@ import z4ai
 import z4ai.chunked as ck
 from z4ai import model_delta
 from z4ai.safetensors import ZstnReader, compress_file, decompress_file
-
-# Names of the page that no release has yet, in its order.
-WAITING = [
-    "z4ai.enable_hf",
-]
 
 
 def weights(n: int, *, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
@@ -340,7 +330,105 @@ def test_the_core_codec_needs_neither_torch_nor_safetensors() -> None:
     assert result.stdout == 'torch is not installed: pip install "z4ai[hf]"\n', result.stderr
 
 
-# `enable_hf`: in WAITING.
+EXAMPLE = """\
+from z4ai import enable_hf
+enable_hf() # before importing transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("your-org/model", variant="z4ai")
+tok = AutoTokenizer.from_pretrained("your-org/model")
+"""
+CHECK = """
+import torch
+expected = torch.load("expected.pt")
+assert model.state_dict().keys() == expected["state"].keys()
+for name, tensor in model.state_dict().items():
+    assert tensor.dtype == expected["state"][name].dtype, name
+    assert torch.equal(tensor, expected["state"][name]), name
+ids = tok("a b c d", return_tensors="pt")
+with torch.no_grad():
+    assert torch.equal(model(**ids).logits, expected["logits"])
+print("the same")
+"""
+
+
+@pytest.fixture
+def organization(tmp_path: Path) -> Path:
+    """A folder with `your-org/model`: a Llama trained for a few steps, and what it should give."""
+    import tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path / "your-org" / "model"
+    words = tokenizers.models.WordLevel({"?": 0, "a": 1, "b": 2, "c": 3, "d": 4}, unk_token="?")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")
+    fast.save_pretrained(folder)
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+    )
+    model = LlamaForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    ids = torch.randint(0, 128, (4, 16))
+    for _ in range(5):
+        loss = model(input_ids=ids, labels=ids).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    inputs = fast("a b c d", return_tensors="pt")
+    with torch.no_grad():
+        expected = {"state": model.state_dict(), "logits": model(**inputs).logits}
+    torch.save(expected, tmp_path / "expected.pt")
+    model.save_pretrained(folder, variant="z4ai")
+    path = folder / "model.z4ai.safetensors"
+    plain = path.read_bytes()
+    compress_file(path, folder / "compressed")
+    (folder / "compressed").replace(path)
+    assert path.stat().st_size < 0.95 * len(plain)
+    assert not (folder / "model.safetensors").exists()
+    return tmp_path
+
+
+ORDERS = {
+    "as on the page": EXAMPLE,
+    "after transformers": "import transformers.modeling_utils\n" + EXAMPLE,
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_from_pretrained_loads_compressed_weights(organization: Path, order: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", ORDERS[order] + CHECK],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=organization,
+    )
+    assert result.stdout == "the same\n", result.stderr
+
+
+def test_without_enable_hf_compressed_weights_are_refused(organization: Path) -> None:
+    """So that the test above cannot pass because of a file that is plain."""
+    code = EXAMPLE.replace("enable_hf() #", "#")
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=organization,
+    )
+    assert result.returncode == 1
+    assert "SafetensorError" in result.stderr
+
 
 # --- High-throughput native path ------------------------------------------------------------------
 
@@ -352,13 +440,3 @@ def test_the_chunked_path_and_the_default_read_each_other() -> None:
     assert z4ai.decompress(blob) == buffer
     assert ck.decompress(z4ai.compress(buffer, dtype="bf16")) == buffer
     assert ck.decompress(z4ai.compress(buffer, dtype="bf16", effort="max")) == buffer
-
-
-# --- What waits -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", WAITING)
-def test_what_waits_is_not_there_yet(name: str) -> None:
-    attribute = name.removeprefix("z4ai.")
-    assert not hasattr(z4ai, attribute), f"{name} exists: take it off WAITING and test its example"
-    assert importlib.util.find_spec(name) is None, f"{name} exists: take it off WAITING"
