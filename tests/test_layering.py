@@ -250,8 +250,8 @@ def test_every_public_name_is_there_however_it_is_asked_for() -> None:
     assert set(run_python("import z4ai; print(*dir(z4ai))")) >= set(z4ai.__all__)
     star = "from z4ai import *; print(*globals())"
     assert set(run_python(star)) >= set(z4ai.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'compres'"):
-        z4ai.compres  # noqa: B018 - what it says is the test
+    with pytest.raises(AttributeError, match="no attribute 'condense'"):
+        z4ai.condense  # noqa: B018 - what it says is the test
 
 
 def test_every_room_has_its_row_in_the_page() -> None:

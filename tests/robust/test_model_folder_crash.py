@@ -26,7 +26,6 @@ from z4ai.model_folder.names import with_variant, without_variant
 from z4ai.safetensors import decompress_bytes
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX system")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -157,11 +156,11 @@ def test_killed_from_outside() -> None:
     before = snapshot("model")
     for delay in (0.0, 0.1, 0.4):
         shutil.copytree("model", "work")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(Path(z4ai.__file__).parents[1])}
         command = [sys.executable, "-c", _SCRIPT]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
             assert process.stdout is not None
-            process.stdout.readline()
+            assert process.stdout.readline()
             time.sleep(delay)
             process.kill()
         assert lost("work", files, "z4ai") == []
