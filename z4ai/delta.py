@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,21 +42,21 @@ def compress_delta(
 
     Parameters
     ----------
-    current : buffer or numpy.ndarray
+    current : buffer, numpy.ndarray or torch.Tensor
         What to compress, as for `compress`; not modified.
-    reference : buffer or numpy.ndarray
+    reference : buffer, numpy.ndarray or torch.Tensor
         What it resembles, element by element: the checkpoint before, the base of a fine-tune. If
         it is shorter, what goes beyond it is stored from scratch; if it is longer, the rest is
         not used. Not modified.
     dtype : str, numpy.dtype, torch.dtype or None
         Type of the elements of both, as for `compress`. None is the dtype of `current` where it
-        is an array, else opaque bytes.
+        is an array or a tensor, else opaque bytes.
     effort : {"fast", "balanced", "default", "max"}, optional
         How much to try. None is ``"balanced"``.
     shape : sequence of int, optional
         Shape of the tensor whose elements these are, in C order: the rows of a tensor change by
         different amounts, which makes the frame smaller. It is a hint, and not recorded. Default:
-        the shape of `current` where it is an array whose own dtype is used.
+        the shape of `current` where its own dtype is used.
     threads : int, optional
         Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
 
@@ -88,10 +89,10 @@ def compress_delta(
     tier = resolve_effort(effort)
     content = bytes_of(current)
     known = bytes_of(reference)
-    if dtype is None and isinstance(current, np.ndarray):
-        dtype = _dtype_of(current)
+    if dtype is None:
+        dtype = _dtype_of(current, len(content))
         if shape is None and dtype is not None:
-            shape = current.shape
+            shape = tuple(current.shape)
     if shape is not None and is_auto(dtype):
         msg = "a shape needs a dtype, got dtype='auto'"
         raise ValueError(msg)
@@ -109,13 +110,16 @@ def compress_delta(
     )
 
 
-def _dtype_of(array: NDArray[Any]) -> np.dtype[Any] | None:
-    """Dtype of an array, or None where it is no kind of weight: then it is opaque bytes."""
+def _dtype_of(current: Any, nbytes: int) -> Any:
+    """Dtype of an array or a tensor, or None where it is no kind of weight: then opaque bytes."""
+    dtype, shape = getattr(current, "dtype", None), getattr(current, "shape", None)
+    if dtype is None or shape is None:
+        return None
     try:
-        found = resolve(array.dtype)
+        found = resolve(dtype)
     except ValueError:
         return None
-    return array.dtype if found.item_nbytes == array.dtype.itemsize else None
+    return dtype if found.item_nbytes * prod(shape) == nbytes else None
 
 
 def decompress_delta(

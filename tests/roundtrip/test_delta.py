@@ -224,6 +224,19 @@ def test_arrays_are_taken_as_what_they_are() -> None:
     assert z4ai.info(blob).dtype is None
 
 
+def test_tensors_of_torch_are_taken_as_what_they_are() -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.linspace(-1, 1, 6000).reshape(60, 100).bfloat16()
+    after = (before.float() * 1.01).bfloat16()
+    blob = z4ai.compress_delta(after, before)
+    assert z4ai.info(blob).dtype == "bf16"
+    assert z4ai.decompress_delta(blob, before) == after.view(torch.uint8).numpy().tobytes()
+    by_bytes = z4ai.compress_delta(
+        after.view(torch.uint8).numpy().tobytes(), before, dtype="bf16", shape=(60, 100)
+    )
+    assert by_bytes == blob
+
+
 def test_inputs_are_not_changed() -> None:
     base, content = map(bytearray, trained(5000, "bf16"))
     before = bytes(base), bytes(content)
