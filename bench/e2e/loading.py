@@ -436,7 +436,7 @@ def from_disk(model: Path, cached: list[Lane], args: argparse.Namespace) -> dict
     table = []
     results: dict[str, Any] = {}
     known = {lane.name: lane for lane in cached}
-    wanted = [lane for lane in cached if lane.kind == "plain" or lane.threads == 2]
+    wanted = [cached[0], *(lane for lane in cached if lane.threads == 2)]
     for rate in args.disk:
         lanes = [Lane(x.name, x.kind, x.path, x.threads, x.python) for x in wanted]
         try:
