@@ -92,12 +92,14 @@ def index_of_range(
         It must be a delta frame; else it must not.
     """
     guess = min(nbytes, _HEADER_GUESS)
+    head = read(0, guess)
     try:
-        header = frame.parse_header(read(0, guess), limits, delta=delta)
+        header = frame.parse_header(head, limits, delta=delta)
     except TruncatedError:
         if guess == nbytes:
             raise
-        most = min(nbytes, _HEADER_GUESS + 64 * 10 + limits.max_table_nbytes)
+        # By now the claim of the tables has been checked against the limits.
+        most = min(nbytes, frame.header_claim(head))
         header = frame.parse_header(read(0, most), limits, delta=delta)
     n = header.n_chunks
     if not header.has_trailer:

@@ -53,6 +53,7 @@ __all__ = [
     "Reference",
     "checksum_of",
     "chunk_params",
+    "header_claim",
     "is_end_mark",
     "least_chunk_nbytes",
     "models_of",
@@ -242,6 +243,13 @@ def write_header(header: FrameHeader) -> bytes:
     )
     head += shape + tables
     return head + _wire.U64.pack(xxh3_64(head))
+
+
+def header_claim(head: memoryview) -> int:
+    """Bytes that a header may take, by what it says; `head` holds its fixed part at least."""
+    _, _, _, _, ndim, _, _, tables_nbytes = _HEAD.unpack_from(head)
+    nbytes: int = _HEAD.size + ndim * _wire.MAX_VARINT_NBYTES + tables_nbytes + _wire.U64.size
+    return nbytes
 
 
 def checksum_of(head: bytes) -> int:

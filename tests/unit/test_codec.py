@@ -191,3 +191,22 @@ def test_a_little_gain_over_several_chunks_is_not_lost_in_their_headers(
     blob = z4ai.compress(content, dtype=dtype)
     assert len(blob) <= len(content) + 57
     assert z4ai.decompress(blob) == content
+
+
+def test_finding_the_chunks_of_a_frame_reads_its_ends_alone() -> None:
+    from z4ai.decoder import index_of_range
+    from z4ai.options import Limits
+
+    rng = np.random.default_rng(1)
+    values = rng.normal(0, rng.uniform(0.01, 0.1, (2048, 1)), (2048, 512)).astype(np.float32)
+    blob = memoryview(z4ai.compress_array(values))
+    header_nbytes = z4ai.info(blob).header_nbytes
+    assert header_nbytes > 256  # more than the first guess
+    reads: list[int] = []
+
+    def read(offset: int, nbytes: int) -> memoryview:
+        reads.append(nbytes)
+        return blob[offset : offset + nbytes]
+
+    assert index_of_range(read, len(blob), Limits()).nbytes == len(blob)
+    assert sum(reads) < header_nbytes + 1024
