@@ -12,6 +12,7 @@ from z4ai._fast.chunks import JOB, BytesBuilder
 from z4ai.codecs import run
 from z4ai.copies import dense, find
 from z4ai.dtypes import OPAQUE
+from z4ai.options import NO_LIMITS
 from z4ai.parts import BLOCKS, MAX_DEPTH, ZEROS
 from z4ai.plan import PART_CHUNK_NBYTES, STORE_PLAN, adapt_plan, make_plan
 
@@ -127,7 +128,7 @@ class FrameEncoder:
         if plan.model is not None:
             header = header._replace(model_record=plan.model.record)
         self.header_bytes = frame.write_header(header)
-        self.header = frame.parse_header(memoryview(self.header_bytes), frame.NO_LIMITS)
+        self.header = frame.parse_header(memoryview(self.header_bytes), NO_LIMITS)
         self.plan = plan
 
     def encode(

@@ -35,12 +35,13 @@ from z4ai.errors import (
     UnsupportedCodecError,
 )
 from z4ai.model import parse_model
-from z4ai.options import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from z4ai.options import Limits
 
 __all__ = [
     "CHUNK_FIXED_NBYTES",
@@ -108,8 +109,6 @@ _MAX_EXPANSION = 1 << 16
 # Begins the trailer, where a chunk could begin: one of no bytes.
 _END_MARK = bytes(4)
 TRAILER_END_NBYTES = _TRAILER_END.size
-# For what this process wrote itself.
-NO_LIMITS = Limits(max_output_nbytes=2**63, max_table_nbytes=2**63)
 
 
 class Reference(NamedTuple):

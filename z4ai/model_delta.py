@@ -20,8 +20,7 @@ from z4ai.deltas.restore import Restore
 from z4ai.deltas.stats import describe, way_names
 from z4ai.deltas.z4dm import frames_of, parse_model_delta
 from z4ai.errors import CorruptError
-from z4ai.frame import NO_LIMITS
-from z4ai.options import Limits, resolve_effort, resolve_limits
+from z4ai.options import NO_LIMITS, Limits, resolve_effort, resolve_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

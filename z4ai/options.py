@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-__all__ = ["EFFORTS", "Limits", "resolve_effort", "resolve_limits"]
+__all__ = ["EFFORTS", "NO_LIMITS", "Limits", "resolve_effort", "resolve_limits"]
 
 EFFORTS = ("fast", "balanced", "max")
 
@@ -63,6 +63,8 @@ class Limits(NamedTuple):
 
 
 DEFAULT_LIMITS = Limits()
+# For what this process wrote itself.
+NO_LIMITS = Limits(max_output_nbytes=2**63, max_table_nbytes=2**63)
 
 
 def resolve_limits(limits: Any) -> Limits:

@@ -24,8 +24,7 @@ from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
 from z4ai.dtypes import AUTO, OPAQUE, DType
 from z4ai.errors import CorruptError, FormatError
-from z4ai.frame import NO_LIMITS
-from z4ai.options import Limits, resolve_effort, resolve_limits
+from z4ai.options import NO_LIMITS, Limits, resolve_effort, resolve_limits
 from z4ai.plan import BLOCKS_HEAD_NBYTES, find_blocks, may_have_blocks, resolve_or_guess
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ from z4ai.errors import (
     TruncatedError,
     Z4Error,
 )
-from z4ai.frame import NO_LIMITS
+from z4ai.options import NO_LIMITS
 
 LIMITS = z4ai.Limits(max_output_nbytes=1 << 22, max_table_nbytes=1 << 20)
 MOST_MEMORY = 24 << 20

@@ -16,7 +16,7 @@ from z4ai.container.source import source_of_buffer
 from z4ai.container.zstn import read_index
 from z4ai.deltas import encode, z4dm
 from z4ai.errors import Z4Error
-from z4ai.frame import NO_LIMITS
+from z4ai.options import NO_LIMITS
 
 LIMITS = z4ai.Limits(max_output_nbytes=1 << 24, max_table_nbytes=1 << 22)
 ROUNDS = 200

@@ -10,7 +10,7 @@ import pytest
 import z4ai
 from z4ai import errors, stream
 from z4ai.decoder import index_of_buffer
-from z4ai.frame import NO_LIMITS
+from z4ai.options import NO_LIMITS
 
 
 @pytest.mark.parametrize("chunk_nbytes", [16, 1 << 20, 4 << 20, 1 << 26])

@@ -20,8 +20,7 @@ from z4ai.container.small import SmallTensors, is_small
 from z4ai.container.source import open_source
 from z4ai.container.st_header import Tensor
 from z4ai.dtypes import resolve
-from z4ai.frame import NO_LIMITS
-from z4ai.options import resolve_effort
+from z4ai.options import NO_LIMITS, resolve_effort
 from z4ai.stream import stats_of
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from z4ai.container.original import parse_original
 from z4ai.container.sink import WriteOut
 from z4ai.container.source import open_source, read
 from z4ai.errors import CorruptError, FormatError
-from z4ai.frame import NO_LIMITS
 from z4ai.model_folder.hint import is_own
+from z4ai.options import NO_LIMITS
 from z4ai.safetensors import compress_file, decompress_file
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from z4ai.container import zstn
 from z4ai.container.source import open_source
 from z4ai.errors import CorruptError, FormatError
-from z4ai.frame import NO_LIMITS
 from z4ai.model_folder import hint, index
 from z4ai.model_folder.names import is_index, is_weights, with_variant, without_variant
 from z4ai.model_folder.tree import is_container
+from z4ai.options import NO_LIMITS
 from z4ai.safetensors import read_header
 
 if TYPE_CHECKING:
