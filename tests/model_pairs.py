@@ -126,6 +126,7 @@ def _strange() -> Pair:
     base = [
         Tensor("f4", "F4", (40, 2), noise(40, 1)),
         Tensor("strange", "Q5_K", (7,), noise(40_001, 2)),
+        Tensor("no rows", "Q5_K", (0, 4), noise(40_002, 7)),
         tensor("f8", "F8_E4M3", (300, 200), 3),
         tensor("i8", "I8", (300, 200), 4),
         tensor("f64", "F64", (60, 100), 5),

@@ -77,7 +77,8 @@ def axes_of(tensor: Tensor, k: int) -> list[Axis]:
     n = n_items(tensor)
     if not shape or not n:
         return []
-    if len(shape) == 1:
+    # Of a dtype that is not known a shape says nothing, not even that there are bytes.
+    if len(shape) == 1 or 0 in shape:
         return [Axis(k, n, 1, False)]
     found = [Axis(k, shape[0], n // shape[0], across) for across in (False, True)]
     if len(shape) > 2 and shape[-1] >= _ACROSS:

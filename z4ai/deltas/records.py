@@ -305,4 +305,5 @@ def _parse_blocks(reader: _Reader, tensor: Tensor, entry: Entry) -> Entry:
 
 def row_items(tensor: Tensor) -> int:
     """Count the elements of a row of a tensor seen as a matrix of ``shape[0]`` rows."""
-    return n_items(tensor) // tensor.shape[0]
+    # There may be bytes where there are no rows: of a dtype that is not known.
+    return n_items(tensor) // max(tensor.shape[0], 1)
