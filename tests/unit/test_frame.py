@@ -14,6 +14,7 @@ from z4ai._fast.chunks import JOB
 from z4ai.decoder import index_of_buffer, index_of_range
 from z4ai.dtypes import resolve
 from z4ai.errors import CorruptError, LimitError, TruncatedError
+from z4ai.frame import chunk
 from z4ai.options import Limits
 
 LIMITS = Limits()
@@ -106,7 +107,7 @@ def test_chunk_headers_are_those_of_the_reference_writer() -> None:
     content = strategies.noise(131)
     raw = writer.write_chunk(content, offset=192, plan=("float4", "store"))
     header = frame.FrameHeader(resolve("fp32"), 192 + 131, 192)
-    assert frame._JOB_ROW.size == JOB.itemsize
+    assert chunk._JOB_ROW.size == JOB.itemsize
     jobs = np.zeros(2, JOB)
     end = frame.parse_chunk_header(
         memoryview(raw), 0, len(raw), header, 1, jobs.view(np.uint8).data, 1, 5
