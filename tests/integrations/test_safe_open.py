@@ -96,6 +96,30 @@ def test_tensors_one_by_one_and_all(folder: Path) -> None:
         assert answer(lambda tensor=tensor: tensor) == answer(lambda name=name: STATE[name])
 
 
+def test_all_tensors_share_nothing_even_where_they_were_tied(tmp_path: Path) -> None:
+    """So that they can be saved by safetensors, which refuses tensors that do."""
+    weight = torch.randn(50, 50)
+    z4ai.save_file({"a": weight, "b": weight}, tmp_path / "m.z4")
+    loaded = SafeOpen(tmp_path / "m.z4", "pt").get_tensors()
+    safetensors.torch.save_file(loaded, tmp_path / "again.safetensors")
+    loaded["a"].zero_()
+    assert torch.equal(loaded["b"], weight)
+
+
+@pytest.mark.parametrize("framework", ["pt", "np"])
+def test_limits_bound_all_tensors_together(tmp_path: Path, framework: str) -> None:
+    weight = torch.randn(50, 50)
+    z4ai.save_file({"a": weight, "b": weight}, tmp_path / "m.z4")
+    for nbytes in (2 * weight.nbytes, 2 * weight.nbytes - 1):
+        limits = z4ai.Limits(max_output_nbytes=nbytes)
+        file = SafeOpen(tmp_path / "m.z4", framework, limits=limits)
+        if nbytes == 2 * weight.nbytes:
+            assert file.get_tensors().keys() == {"a", "b"}
+        else:
+            with pytest.raises(z4ai.errors.LimitError):
+                file.get_tensors()
+
+
 def test_arrays_of_numpy_and_of_ml_dtypes(folder: Path) -> None:
     theirs, ours = both(folder, "np")
     for name in set(STATE) - {"matrix", "fp8"}:

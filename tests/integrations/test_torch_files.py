@@ -228,7 +228,7 @@ def test_overlapping_views_are_tensors_of_their_own(tmp_path: Path) -> None:
 QUANTIZED = "ignore:.*quant.*"
 
 
-@pytest.mark.filterwarnings(QUANTIZED, "ignore:.*CSR.*")
+@pytest.mark.filterwarnings(QUANTIZED, "ignore:.*CSR.*", "ignore:.*nested tensors.*")
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -239,6 +239,11 @@ QUANTIZED = "ignore:.*quant.*"
             lambda: torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8),
             ValueError,
             "'x' is quantized",
+        ),
+        (
+            lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+            ValueError,
+            "'x' is nested",
         ),
         (lambda: torch.zeros(3, dtype=torch.complex128), TypeError, "'x' is complex128, which"),
         (lambda: np.zeros(3), ValueError, "'x' is a ndarray, expected a torch.Tensor"),
@@ -350,7 +355,8 @@ def test_the_way_to_a_device_gives_the_same(tmp_path: Path) -> None:
     z4ai.save_file(state, tmp_path / "m.z4", effort="fast")
     archive = Archive(tmp_path / "m.z4")
     rows = {row.name: row for row in archive.tensors}
-    loaded = _load._load_through_staging(archive, rows, torch.device("cpu"), None)
+    ties = archive.index.ties
+    loaded = _load._load_through_staging(archive, rows, ties, torch.device("cpu"), None)
     assert_same(loaded, state)
     assert loaded["tied"].data_ptr() == loaded["large"].data_ptr()
     assert loaded["same"].data_ptr() != loaded["large"].data_ptr()
@@ -365,12 +371,27 @@ def test_tensors_go_to_a_cuda_device(tmp_path: Path) -> None:
     assert_same({name: tensor.cpu() for name, tensor in loaded.items()}, state)
 
 
+def test_a_device_may_be_an_object_for_either_file(tmp_path: Path) -> None:
+    state = {"w": torch.randn(5, 5)}
+    z4ai.save_file(state, tmp_path / "m.z4")
+    safetensors.torch.save_file(state, tmp_path / "m.safetensors")
+    for path in (tmp_path / "m.z4", tmp_path / "m.safetensors"):
+        for device in (torch.device("cpu"), torch.device("cpu", 0)):
+            assert_same(z4ai.load_file(path, device), state)
+        with pytest.raises((RuntimeError, AssertionError), match=r"(?i)cuda|device|pin_memory"):
+            z4ai.load_file(path, torch.device("cuda", 99))
+
+
 def test_a_device_context_does_not_move_what_is_loaded(tmp_path: Path) -> None:
     state = {"w": torch.randn(5, 5), "none": torch.empty(0, 2)}
     z4ai.save_file(state, tmp_path / "m.z4")
     with torch.device("meta"):
         loaded = z4ai.load_file(tmp_path / "m.z4")
+        archive = Archive(tmp_path / "m.z4")
+        rows = {row.name: row for row in archive.tensors}
+        staged = _load._load_through_staging(archive, rows, {}, torch.device("cpu"), None)
     assert_same(loaded, state)
+    assert_same(staged, state)
 
 
 def test_progress_counts_every_byte_once(tmp_path: Path) -> None:
@@ -412,6 +433,22 @@ def test_models_are_saved_and_loaded_as_safetensors_has_it(tmp_path: Path) -> No
         assert z4ai.load_model(other, tmp_path / path) == (set(), [])
         assert_same(other.state_dict(), model.state_dict())
         assert other.head.weight is other.embed.weight
+
+
+def test_a_model_takes_both_names_of_what_was_tied(tmp_path: Path) -> None:
+    model, other = Tied(), Tied()
+    z4ai.save_file(model.state_dict(), tmp_path / "m.z4")
+    assert z4ai.load_model(other, tmp_path / "m.z4") == (set(), [])
+    assert_same(other.state_dict(), model.state_dict())
+    # Where the file has two tensors, only one can be what the model holds.
+    state = model.state_dict()
+    state["head.weight"] = state["head.weight"].clone()
+    z4ai.save_file(state, tmp_path / "two.z4")
+    safetensors.torch.save_file(state, tmp_path / "two.safetensors")
+    theirs = safetensors.torch.load_model(Tied(), tmp_path / "two.safetensors", strict=False)
+    assert z4ai.load_model(Tied(), tmp_path / "two.z4", strict=False) == theirs
+    with pytest.raises(RuntimeError, match="does not fit"):
+        z4ai.load_model(Tied(), tmp_path / "two.z4")
 
 
 @pytest.mark.parametrize("load", ["ours", "theirs"])

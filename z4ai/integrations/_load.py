@@ -31,43 +31,49 @@ def resolve_device(wish: Any) -> device:
     return torch.device("cpu" if wish is None else wish)  # type: ignore[no-any-return]
 
 
-def load_all(archive: Archive, device: device, progress: Any = AUTO) -> dict[str, Tensor]:
+def load_all(
+    archive: Archive, device: device, progress: Any = AUTO, *, tie: bool = True
+) -> dict[str, Tensor]:
     """Decode every tensor, in the order of their data.
 
-    Tensors that were one when they were saved are one again; others that have the same bytes are
-    copies.
+    Tensors that were one when they were saved are one again if `tie`; others that have the same
+    bytes are copies.
     """
+    ties = archive.index.ties if tie else {}
     rows = {row.name: row for row in archive.tensors}
     for row in archive.tensors:
         memory_shape(row)
         dtype_of(row)
     with Progress(progress, archive.decoded_nbytes, "load") as bar:
         if device.type == "cpu":
-            found = _load_on_host(archive, rows, bar.update)
+            found = _load_on_host(archive, rows, ties, bar.update)
         else:
-            found = _load_through_staging(archive, rows, device, bar.update)
+            found = _load_through_staging(archive, rows, ties, device, bar.update)
     return {name: found[name] for name in rows}
 
 
 def _load_on_host(
-    archive: Archive, rows: dict[str, Row], done: Callable[[int], None] | None
+    archive: Archive,
+    rows: dict[str, Row],
+    ties: dict[str, str],
+    done: Callable[[int], None] | None,
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, content, twin in archive.read_all(done):
         if twin is None:
             found[name] = tensor_of(rows[name], content)
         else:
-            _add_twin(archive, found, rows, name, twin)
+            _add_twin(ties, found, rows, name, twin)
     return found
 
 
 def _add_twin(
-    archive: Archive, found: dict[str, Tensor], rows: dict[str, Row], name: str, twin: str
+    ties: dict[str, str], found: dict[str, Tensor], rows: dict[str, Row], name: str, twin: str
 ) -> None:
     """Add a tensor whose bytes another has: the same memory if the two are tied, else a copy."""
-    root = archive.index.ties.get(name, name)
+    root = ties.get(name, name)
     for other in (twin, root):
-        if other in found and archive.index.ties.get(other, other) == root:
+        if other in found and ties.get(other, other) == root:
             found[name] = found[other].detach()
             return
     copy = _as_bytes(found[twin]).clone()
@@ -82,6 +88,7 @@ def _as_bytes(tensor: Tensor) -> Tensor:
 def _load_through_staging(
     archive: Archive,
     rows: dict[str, Row],
+    ties: dict[str, str],
     device: device,
     done: Callable[[int], None] | None,
 ) -> dict[str, Tensor]:
@@ -106,7 +113,7 @@ def _load_through_staging(
     sink.finish()
     archive.count(decoder)
     for name, twin in twins.items():
-        _add_twin(archive, found, rows, name, twin)
+        _add_twin(ties, found, rows, name, twin)
     return found
 
 
@@ -141,7 +148,10 @@ class ToDevice:
         if stage is None or len(stage) < nbytes:
             self._stages[self._turn] = None  # the old one goes before the new one comes
             on_gpu = bool(self._targets) and self._targets[0].is_cuda
-            stage = torch.empty(max(nbytes, self._least), dtype=torch.uint8, pin_memory=on_gpu)
+            # Wherever the caller has new tensors go: this one is for the host.
+            stage = torch.empty(
+                max(nbytes, self._least), dtype=torch.uint8, device="cpu", pin_memory=on_gpu
+            )
             self._stages[self._turn] = stage
         memory: NDArray[np.uint8] = stage[:nbytes].numpy()
         return memory

@@ -114,6 +114,9 @@ def check_dense(name: str, tensor: Any) -> None:
     if not isinstance(tensor, torch.Tensor):
         msg = f"{name!r} is a {type(tensor).__name__}, expected a torch.Tensor"
         raise ValueError(msg)
+    if tensor.is_nested:
+        msg = f"tensor {name!r} is nested: save each of its .unbind() apart"
+        raise ValueError(msg)
     if tensor.layout != torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
         msg = f"tensor {name!r} is {layout}: make it dense first, by .to_dense()"

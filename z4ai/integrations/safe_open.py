@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from z4ai.container import st_header
+from z4ai.decoder import check_output
 from z4ai.dtypes import numpy_dtype
 from z4ai.integrations._archive import Archive
 from z4ai.integrations._extras import need, need_torch
@@ -160,16 +161,17 @@ class SafeOpen:
         return load_one(archive, name, resolve_device(self._device))
 
     def get_tensors(self) -> dict[str, Any]:
-        """Decode all tensors, as `z4ai.load_file` does, which see."""
+        """Decode all tensors; none shares memory with another, as with `get_tensor`."""
         archive = self._open()
         if self._framework == "np":
+            check_output(sum(row.nbytes for row in archive.tensors), archive.limits)
             for row in archive.tensors:
                 _numpy_dtype(row)
             return {
                 row.name: _array_of(row, archive.read(row.name), row.shape)
                 for row in archive.tensors
             }
-        return load_all(archive, resolve_device(self._device))
+        return load_all(archive, resolve_device(self._device), tie=False)
 
     def get_slice(self, name: str) -> Slice:
         """Return what decodes a part of a tensor when it is indexed.

@@ -185,8 +185,11 @@ def load_file(
     {'w': tensor([[1., 0.],
             [0., 1.]], dtype=torch.bfloat16)}
     """
-    need_torch()
+    torch = need_torch()
     if not is_container(filename):
+        if isinstance(device, torch.device):
+            # safetensors knows names and numbers alone, and one CPU.
+            device = "cpu" if device.type == "cpu" else str(device)
         plain: dict[str, Tensor] = need("safetensors.torch").load_file(filename, device=device)
         return plain
     archive = Archive(filename, limits=limits, threads=threads)
@@ -294,11 +297,12 @@ def load_model(
     removable = _removable(model.state_dict(), preferred_names=list(state))
     keys = model.load_state_dict(state, strict=False)
     missing, unexpected = set(keys.missing_keys), list(keys.unexpected_keys)
-    for names in removable.values():
+    for kept, names in removable.items():
         for name in names:
             if name in missing:
                 missing.remove(name)
-            else:
+            elif kept not in state or not is_one_tensor(state[name], state[kept]):
+                # Two tensors of the file for one of the model; `save_file` keeps both names of one.
                 unexpected.append(name)
     if strict and (missing or unexpected):
         problems = []
