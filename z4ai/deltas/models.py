@@ -15,7 +15,7 @@ from z4ai.container.decode import TensorDecoder
 from z4ai.container.original import parse_original
 from z4ai.container.sink import IntoMemory
 from z4ai.container.source import open_source, read, source_of_buffer
-from z4ai.errors import BaseMismatchError, CorruptError
+from z4ai.errors import BaseMismatchError, CorruptError, FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,9 +82,14 @@ class _Hashed:
         self.tensors = model.tensors
         self._states: dict[int, tuple[Xxh3, int]] = {}
         self._digests: list[bytes | None] = [None] * len(model.tensors)
+        self.failures = 0
 
     def read(self, k: int, begin: int, end: int) -> NDArray[np.uint8]:
-        data = self._model.read(k, begin, end)
+        try:
+            data = self._model.read(k, begin, end)
+        except FormatError:
+            self.failures += 1
+            raise
         if self._digests[k] is None:
             state, done = self._states.get(k) or (Xxh3(), 0)
             if begin <= done < end:
@@ -137,6 +142,11 @@ class Base(ByName):
         self._close = close
         self.numbers = {tensor.name: k for k, tensor in enumerate(self.tensors)}
         self.nbytes = sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def failures(self) -> int:
+        """How often reading it ended in an error."""
+        return self._hashed.failures
 
     def digests(self) -> list[bytes]:
         """Return the digest of each tensor, by number; reads what has not been read."""

@@ -38,9 +38,13 @@ _COPY_NBYTES = 4 << 20
 @contextmanager
 def blaming_base(base: Base, ends: Ends) -> Iterator[None]:
     """Let an error be that of the base, where the base is another one than the file's."""
+    failures = base.failures
     try:
         yield
     except FormatError as error:
+        if base.failures != failures:
+            # It is damaged itself. Along a chain, each delta would read it all again, twice.
+            raise
         try:
             base.check(ends.base_nbytes, ends.base_digest)
         except FormatError:
