@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["AtomicFile"]
+__all__ = ["AtomicFile", "is_temporary"]
+
+_TEMPORARY = re.compile(r"\.z4ai-[0-9a-f]{16}\.tmp", re.ASCII)
 
 
 class AtomicFile:
@@ -103,6 +106,11 @@ class AtomicFile:
             return  # a forked child that ends; the file is its parent's
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.temporary)
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file of that name is one that has not been committed."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _permissions(

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from z4ai.errors import FormatError
 from z4ai.safetensors import ZstnReader, compress_file
-from z4ai.series import Series, Step
+from z4ai.series import Series, Step, storing
 from z4ai.series.manifest import DEPTH_CAP
 
 KINDS = ("fp32", "bf16", "adam")
@@ -341,6 +341,21 @@ def test_a_series_is_created_once() -> None:
     assert len(os.listdir("run")) == 3
 
 
+def test_a_folder_of_something_else_is_not_cleared() -> None:
+    os.makedirs("run/.partial")
+    Path("run/.partial/thesis.pdf.part").write_bytes(b"precious")
+    with pytest.raises(FormatError, match=r"not that of a series: thesis\.pdf\.part"):
+        Series.create("run")
+    assert Path("run/.partial/thesis.pdf.part").read_bytes() == b"precious"
+    os.unlink("run/.partial/thesis.pdf.part")
+    # What a writer may have left is no obstacle.
+    name = "x.0123456789abcdef"
+    for left in ("series.json", f".z4ai-{'0' * 16}.tmp", f"{name}.z4dm", f"{name}.safetensors"):
+        Path("run/.partial", left).write_bytes(b"")
+    Series.create("run")
+    assert os.listdir("run/.partial") == []
+
+
 @pytest.mark.parametrize("name", ["", ".x", "-x", "a/b", "a\\b", "a\0", "x" * 201, "a\n"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     series = Series.create("run")
@@ -388,6 +403,27 @@ def test_a_restored_file_is_as_private_as_the_original() -> None:
     series.add("a.safetensors")
     series.restore("a", "b")
     assert os.stat("b").st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are of a POSIX system")
+def test_what_is_stored_anew_stays_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = Series.create("run")
+    for step in range(2):
+        write(Path("a.safetensors"), "fp32", step)
+        os.chmod("a.safetensors", 0o600)
+        series.add("a.safetensors", f"step{step}")
+    assert series.ls()[1].base == "step0"
+    modes = []
+    store = storing.Storing.store
+
+    def looking(self: storing.Storing, *args: Any) -> Step:
+        modes.extend(os.stat(Path("run/.partial", n)).st_mode for n in os.listdir("run/.partial"))
+        return store(self, *args)
+
+    monkeypatch.setattr(storing.Storing, "store", looking)
+    assert series.drop("step0")["rewritten"] == ["step1"]
+    modes += [os.stat(Path("run", series.ls()[0].file)).st_mode]
+    assert [mode & 0o777 for mode in modes] == [0o600, 0o600]
 
 
 # --- Any sequence ---------------------------------------------------------------------------------

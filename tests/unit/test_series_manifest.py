@@ -216,6 +216,10 @@ def test_too_many_steps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(wire.parse(raw([row("a"), row("b")])).steps) == 2
     with pytest.raises(CorruptError, match="no list of at most 2"):
         wire.parse(raw([row("a"), row("b"), row("c")]))
+    # Nor are they written: nobody could open the series any more.
+    steps = tuple(wire.parse(raw([row("a"), row("b")])).steps)
+    with pytest.raises(ValueError, match="3 steps, a series holds at most 2"):
+        wire.write(Manifest(8, "balanced", (*steps, steps[0]._replace(name="c"))))
 
 
 @pytest.mark.parametrize(

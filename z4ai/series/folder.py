@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from z4ai._atomic import AtomicFile
+from z4ai._atomic import AtomicFile, is_temporary
 from z4ai.errors import CorruptError
 from z4ai.series import manifest as wire
 from z4ai.series.manifest import Manifest
@@ -91,6 +91,14 @@ class Folder:
         names = sorted(os.listdir(self.path))
         return [name for name in names if wire.FILE_NAME.fullmatch(name) and name not in known]
 
+    def foreign(self) -> list[str]:
+        """Name what lies in ``.partial`` and no writer can have left there."""
+        try:
+            names = sorted(os.listdir(self.partial))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name for name in names if not _is_left(name)]
+
     # --- Writing ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -165,6 +173,16 @@ class Folder:
         for name in names:
             with contextlib.suppress(OSError):
                 os.unlink(self.at(name))
+
+
+def _is_left(name: str) -> bool:
+    """Tell whether a name is one of those that are written to ``.partial``."""
+    stem, suffix = os.path.splitext(name)
+    if suffix == ".safetensors":
+        return wire.FILE_NAME.fullmatch(f"{stem}.zstn") is not None
+    if name == wire.NAME or wire.FILE_NAME.fullmatch(name) is not None:
+        return True
+    return is_temporary(name)
 
 
 def _sync(path: str) -> None:

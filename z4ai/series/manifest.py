@@ -161,7 +161,16 @@ def digest_text(state: Xxh3) -> str:
 
 
 def write(manifest: Manifest) -> bytes:
-    """Put a manifest on the wire, a line for each step."""
+    """Put a manifest on the wire, a line for each step.
+
+    Raises
+    ------
+    ValueError
+        If there are too many.
+    """
+    if len(manifest.steps) > _MAX_STEPS:
+        msg = f"{len(manifest.steps)} steps, a series holds at most {_MAX_STEPS}"
+        raise ValueError(msg)
     head = {
         "format": _FORMAT,
         "version": FORMAT_VERSION,

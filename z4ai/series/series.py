@@ -121,7 +121,7 @@ class Series:
         FileExistsError
             If the folder is a series already.
         FormatError
-            If it holds files of steps and no manifest.
+            If it holds files of steps and no manifest, or a ``.partial`` of something else.
         OSError
             If it cannot be written.
 
@@ -140,6 +140,10 @@ class Series:
             left = series._folder.orphans(options)
             if left:
                 msg = f"{series._folder.path} holds steps but no {wire.NAME}: {', '.join(left[:3])}"
+                raise FormatError(msg)
+            foreign = series._folder.foreign()
+            if foreign:
+                msg = f"{series._folder.partial} is not that of a series: {', '.join(foreign[:3])}"
                 raise FormatError(msg)
             series._folder.prepare(None)
             series._folder.replace_manifest(options)
@@ -543,7 +547,11 @@ class Series:
     ) -> Step:
         """Store a step without the one that goes; no deeper than it was."""
         written = os.path.join(self._folder.partial, f"{os.path.splitext(old.file)[0]}.safetensors")
-        with AtomicFile(written) as file, self._opened(before, old) as chain:
+        # What lies there meanwhile, and what is made of it, is as private as the step.
+        with (
+            self._opened(before, old) as chain,
+            AtomicFile(written, like=chain.path) as file,
+        ):
             chain.restore(file.write, bar.update)
             file.commit()
         place = now.steps.index(old)
