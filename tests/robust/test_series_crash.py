@@ -18,6 +18,7 @@ from checkpoints import checkpoint, write
 
 import z4ai
 from z4ai._fast.hashing import xxh3_128
+from z4ai.deltas import models
 from z4ai.errors import ChecksumError, CorruptError, FormatError, Z4Error
 from z4ai.series import Series
 from z4ai.series import folder as folders
@@ -368,7 +369,48 @@ def test_another_file_in_the_place_of_a_step_is_refused() -> None:
     with pytest.raises(ChecksumError, match="were added"):
         series.restore("fp32.step0", "out")
     assert set(series.verify().failures) == {"fp32.step0", "bf16.step0"}
+    # Who restores a step has given no base that could be the wrong one.
+    with pytest.raises(ChecksumError, match=r"step 'bf16\.step0': .*base"):
+        series.restore("bf16.step0", "out")
     assert not os.path.exists("out")
+
+
+def test_a_step_whose_base_is_not_its_own_is_no_base() -> None:
+    series = made(1)
+    Path("tiny.safetensors").write_bytes(checkpoint("empty", 0))
+    other = Series.create("other")
+    other.add("tiny.safetensors", "x")
+    shutil.copy(Path("other", other.ls()[0].file), Path("run", series.ls()[0].file))
+    nbytes = other.ls()[0].encoded_nbytes
+    forge(lambda fields: fields["steps"][0].update(encoded_nbytes=nbytes))
+    write(Path("in.safetensors"), "bf16", 1)
+    assert series.add("in.safetensors", "bf16.step1")["base"] != "bf16.step0"
+    assert set(series.verify().failures) == {"fp32.step0", "bf16.step0"}
+
+
+def test_damage_at_the_end_of_a_chain_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each delta could look again whether its base is the right one, and each of these again."""
+    series = Series.create("run", max_depth=12)
+    for step in range(12):
+        write(Path("in.safetensors"), "fp32", step)
+        series.add("in.safetensors", f"step{step}", keyframe=step == 0, verify=False)
+    assert series.ls()[-1].depth == 11
+    file = Path("run", series.ls()[0].file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    reads = 0
+    read = models.ZstnTensors.read
+
+    def counted(self: models.ZstnTensors, k: int, begin: int, end: int) -> Any:
+        nonlocal reads
+        reads += 1
+        return read(self, k, begin, end)
+
+    monkeypatch.setattr(models.ZstnTensors, "read", counted)
+    with pytest.raises(ChecksumError):
+        series.restore("step11", "out")
+    assert 1 <= reads <= 12
 
 
 def test_a_manifest_beyond_all_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from z4ai.container.source import open_source
 from z4ai.deltas.models import ZstnTensors, open_base
 from z4ai.deltas.reader import DeltaReader
 from z4ai.deltas.restore import Restore
-from z4ai.errors import ChecksumError, CorruptError, TruncatedError
+from z4ai.errors import BaseMismatchError, ChecksumError, CorruptError, TruncatedError
 from z4ai.safetensors import ZstnReader
 from z4ai.series.manifest import digest_text
 
@@ -124,8 +124,13 @@ class Chain:
             decoder = TensorDecoder(source, self._limits, self._threads, done)
             decoder.decode_all(container.header.tensors, container.locations, sink)
         else:
-            base = open_base(self._model_of(self._files[1:]), self._limits, self._threads)
-            Restore(source, base, self._limits).write(sink, self._threads, done)
+            try:
+                base = open_base(self._model_of(self._files[1:]), self._limits, self._threads)
+                Restore(source, base, self._limits).write(sink, self._threads, done)
+            except BaseMismatchError as error:
+                # The caller gave no base: a file lies in the place of another.
+                msg = f"step {self.step.name!r}: {error}"
+                raise ChecksumError(msg) from None
         if nbytes != self.step.original_nbytes or digest_text(state) != self.step.digest:
             msg = (
                 f"step {self.step.name!r}: restored {nbytes} bytes of digest {digest_text(state)}, "

@@ -17,7 +17,7 @@ from z4ai._fast.hashing import Xxh3
 from z4ai.align import FileTensors
 from z4ai.container.original import parse_original
 from z4ai.container.source import open_source
-from z4ai.errors import FormatError
+from z4ai.errors import BaseMismatchError, FormatError
 from z4ai.safetensors import compress_file
 from z4ai.series import choice
 from z4ai.series.chain import Chain
@@ -40,6 +40,8 @@ _RUN_NBYTES = 4 << 20
 _LEAST_SAVED = 0.01
 # Where the sample says that delta and keyframe differ by less, both are made.
 _CLOSE = 0.1
+# What damaged files of steps are, and those that lie in the place of others.
+_UNREADABLE = (FormatError, BaseMismatchError)
 
 
 class Storing:
@@ -131,7 +133,7 @@ class Storing:
 
     def _tensors_of(self, step: Step) -> Sequence[Tensor]:
         # A step that cannot be read is no base; `verify` tells what is wrong with it.
-        with contextlib.suppress(FormatError), self._opened(self._manifest, step) as chain:
+        with contextlib.suppress(*_UNREADABLE), self._opened(self._manifest, step) as chain:
             return chain.model().tensors
         return ()
 
@@ -140,7 +142,7 @@ class Storing:
 
             def model_of(step: Step) -> TensorSource | None:
                 # As `_tensors_of`: one that cannot be read is no base.
-                with contextlib.suppress(FormatError):
+                with contextlib.suppress(*_UNREADABLE):
                     return stack.enter_context(self._opened(self._manifest, step)).model()
                 return None
 
