@@ -447,6 +447,27 @@ def test_a_copy_that_is_none_is_noticed() -> None:
         reader.read_raw("w")
 
 
+def test_blocks_that_share_a_delta_frame_are_told_apart() -> None:
+    """What is new in each is its own; a part of a block is read as the whole is."""
+    known, *new = (noise(2000, seed) for seed in range(3))
+    base = file_of([Tensor("k", "BF16", (1000,), known)])
+    tensors = [Tensor(name, "BF16", (2000,), known + n) for name, n in zip("ab", new, strict=True)]
+    delta, frames = delta_of(known, known), [frame_of(n) for n in new]
+    entries, at = [], 16 + len(delta)
+    for frame in frames:
+        blocks = (Block(True, (16, len(delta)), (at, len(frame))),)
+        found = P(1000, 0, 1000, 0, False), P(1000, -1, 0, 0, False)
+        entries.append(pieces(*found, coding=BLOCKS, block=2000, blocks=blocks))
+        at += len(frame)
+    blob = model_delta.compress(file_of(tensors), base)
+    blob = rewritten(blob, entries, frames=b"".join([delta, *frames]), checksums=[])
+    assert reference_restore(blob, base) == file_of(tensors)
+    assert model_delta.decompress(blob, base) == file_of(tensors)
+    with model_delta.open(blob, base) as reader:
+        parts = [reader.read(k, 1, 3999).tobytes() for k in (0, 1, 0)]
+    assert parts == [(known + n)[1:-1] for n in (new[0], new[1], new[0])]
+
+
 def huge(entry: Entry, shape: tuple[int, ...]) -> bytes:
     """A small file of a large tensor, by its index."""
     nbytes = 2 * int(np.prod([float(n) for n in shape]))

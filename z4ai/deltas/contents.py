@@ -42,6 +42,10 @@ _WASTE_FACTOR = 8
 _WASTE_NBYTES = 1 << 29
 _RUN_NBYTES = 4 << 20
 
+# Of what is kept: offset of a delta frame and -1, or a tensor and its block. What is in a block
+# does not follow from its frame alone: blocks of several tensors may share one.
+_Key = tuple[int, int]
+
 
 class Contents:
     """Decoder of tensors of one model delta; not to be shared between threads.
@@ -77,7 +81,7 @@ class Contents:
         self.decoder = TensorDecoder(source, limits, threads)
         self._encoded = Scratch()
         self._reference: tuple[int, Reference] | None = None
-        self._held: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._held: OrderedDict[_Key, NDArray[np.uint8]] = OrderedDict()
         self._most_waste = _WASTE_NBYTES + _WASTE_FACTOR * (
             source.nbytes + delta.header.data_nbytes + base.nbytes
         )
@@ -211,7 +215,8 @@ class Contents:
             reference = self._reference_of(k)
             self._decode_delta(offset, nbytes, reference.gather(0, reference.n_items), out, whole)
             return
-        content = self._held_content(offset)
+        key = offset, -1
+        content = self._held_content(key)
         if content is None:
             content = np.empty(whole, np.uint8)
             references = []
@@ -220,7 +225,7 @@ class Contents:
                 references.append(reference.gather(0, reference.n_items))
             together = references[0] if len(references) == 1 else np.concatenate(references)
             self._decode_delta(offset, nbytes, together, content, whole)
-            self._hold(offset, content, end - begin)
+            self._hold(key, content, end - begin)
         out[:] = content[at + begin : at + end]
 
     def _end_in_frame(self, k: int) -> int:
@@ -240,12 +245,11 @@ class Contents:
             if low == first * item and high == last * item:
                 self._decode_block(reference, entry, b, first, last, part)
                 continue
-            offset = entry.blocks[b].frame[0]
-            content = self._held_content(offset)
+            content = self._held_content((k, b))
             if content is None:
                 content = np.empty((last - first) * item, np.uint8)
                 self._decode_block(reference, entry, b, first, last, content)
-                self._hold(offset, content, len(part))
+                self._hold((k, b), content, len(part))
             part[:] = content[low - first * item : high - first * item]
 
     def _decode_block(
@@ -301,18 +305,18 @@ class Contents:
 
     # --- What is kept -----------------------------------------------------------------------------
 
-    def _held_content(self, offset: int) -> NDArray[np.uint8] | None:
-        content = self._held.get(offset)
+    def _held_content(self, key: _Key) -> NDArray[np.uint8] | None:
+        content = self._held.get(key)
         if content is not None:
-            self._held.move_to_end(offset)
+            self._held.move_to_end(key)
         return content
 
-    def _hold(self, offset: int, content: NDArray[np.uint8], asked: int) -> None:
+    def _hold(self, key: _Key, content: NDArray[np.uint8], asked: int) -> None:
         self._waste += len(content) - asked
         if self._waste > self._most_waste:
             msg = "delta frames hold far more content than is asked of them"
-            raise CorruptError(msg, offset=offset)
-        self._held[offset] = content
+            raise CorruptError(msg)
+        self._held[key] = content
         while sum(map(len, self._held.values())) > _HELD_NBYTES and len(self._held) > 1:
             self._held.popitem(last=False)
 
