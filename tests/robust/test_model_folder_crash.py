@@ -227,6 +227,35 @@ def test_originals_go_when_all_else_is_on_the_disk(monkeypatch: pytest.MonkeyPat
     assert events[removed[-1]] == "remove model.safetensors.index.json", "last"
 
 
+@posix
+@pytest.mark.parametrize("work", ["compress_model", "decompress_model"])
+def test_what_was_there_is_on_the_disk_before_originals_go(
+    work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote it may have left that to the system."""
+    sharded(Path("model"))
+    z4ai.compress_model("model")
+    made = {path.name for path in Path("model").glob("*.safetensors")}
+    made = {name for name in made if ("z4ai" in name) == (work == "compress_model")}
+    synced: set[int] = set()
+    fsync, unlink = os.fsync, os.unlink
+
+    def synced_too(fd: int) -> None:
+        synced.add(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    def removed(path: str) -> None:
+        if path.endswith(".safetensors"):
+            assert {Path("model", name).stat().st_ino for name in made} <= synced
+        unlink(path)
+
+    monkeypatch.setattr(os, "fsync", synced_too)
+    monkeypatch.setattr(os, "unlink", removed)
+    stats = getattr(z4ai, work)("model", in_place=True)
+    assert len(made) == stats["n_skipped"] == 3
+    assert stats["n_removed"] >= 3
+
+
 def test_an_original_that_changes_meanwhile_is_kept() -> None:
     write_all(Path("model"), {"a.safetensors": weights(1, "a"), "b.safetensors": weights(2, "b")})
     new = weights(3, "a")

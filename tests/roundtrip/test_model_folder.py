@@ -221,6 +221,39 @@ def test_files_of_others_are_not_overwritten(name: str, data: bytes) -> None:
     assert snapshot("back", modes=False) == snapshot("model", modes=False)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("force", [False, True])
+def test_weights_do_not_replace_others_that_are_to_be_compressed(
+    in_place: bool, force: bool
+) -> None:
+    files = {"model.safetensors": weights(1, "a"), "model.z4ai.safetensors": weights(2, "b")}
+    write_all(Path("model"), files)
+    before = snapshot("model")
+    with pytest.raises(FileExistsError):
+        z4ai.compress_model("model", in_place=in_place, force=force)
+    assert snapshot("model") == before
+    z4ai.compress_model("model", "small")
+    small = snapshot("small")
+    with pytest.raises(FileExistsError):
+        z4ai.decompress_model("small", in_place=in_place, force=force)
+    assert snapshot("small") == small
+    z4ai.decompress_model("small", "back")
+    assert snapshot("back") == before
+
+
+def test_what_cannot_be_restored_beside_is_said() -> None:
+    """Not silence, as if it were done."""
+    sharded(Path("model"))
+    z4ai.compress_model("model", "small", variant=None)
+    before = snapshot("small")
+    with pytest.raises(ValueError, match=r"plain name: .* a folder of its own"):
+        z4ai.decompress_model("small")
+    assert snapshot("small") == before
+    assert z4ai.decompress_model("model")["n_weights"] == 0, "nothing is compressed here"
+    z4ai.decompress_model("small", in_place=True)
+    assert snapshot("small") == snapshot("model")
+
+
 def test_restoring_does_not_overwrite_others() -> None:
     single(Path("model"))
     z4ai.compress_model("model", "small")
@@ -411,6 +444,22 @@ def test_links_inside_are_kept_or_followed() -> None:
         Path("back/latest/model.safetensors").read_bytes()
         == Path("model/latest/model.safetensors").read_bytes()
     )
+
+
+@posix
+@pytest.mark.parametrize("linked", ["model.safetensors.index.json", "model-00002-of-00003"])
+def test_no_link_is_left_to_nothing(linked: str) -> None:
+    sharded(Path("model"))
+    name = next(name for name in os.listdir("model") if name.startswith(linked))
+    os.symlink(name, "model/latest")
+    before = snapshot("model")
+    with pytest.raises(ValueError, match="latest: a link"):
+        z4ai.compress_model("model", in_place=True)
+    assert snapshot("model") == before
+    z4ai.compress_model("model", variant=None, in_place=True)
+    assert Path("model/latest").read_bytes() == Path("model", name).read_bytes()
+    z4ai.decompress_model("model", variant=None, in_place=True)
+    assert snapshot("model") == before
 
 
 @posix

@@ -87,9 +87,10 @@ def compress_model(
     FormatError
         If weights or an index are damaged or name what is not there. Nothing is written then.
     FileExistsError
-        If a file is there that was not made of these originals.
+        If a file is there that was not made of these originals; with `force`, if it is one of them.
     ValueError
-        If there are no weights, a link leads out of the folder, or arguments exclude one another.
+        If there are no weights, a link leads out of the folder or, with `in_place`, to what would
+        be removed, or arguments exclude one another.
     OSError
         If a file cannot be read or written, or another run is at work in the folder.
 
@@ -203,7 +204,14 @@ def decompress_model(
     plan = plan_restoring(tree, variant)
     if dst is None and not in_place:
         # Containers that would have to be replaced by what they hold stay as they are.
-        plan.weights[:] = [item for item in plan.weights if item.target != item.source.name]
+        movable = [item for item in plan.weights if item.target != item.source.name]
+        if plan.weights and not movable:
+            msg = (
+                f"{plan.weights[0].source.name}: compressed under its plain name: "
+                "the restored model needs a folder of its own, or in_place=True"
+            )
+            raise ValueError(msg)
+        plan.weights[:] = movable
     notes = [file for file in tree.files.values() if in_place and hint.is_hint(file)]
     carrier = Carrier(
         tree,

@@ -119,6 +119,7 @@ class Carrier:
         def is_done(item: Weights, path: str, share: _Share) -> bool:
             return _restores(path, item.source.path, self._threads, share.add)
 
+        self._check_sources(plan)
         for item in plan.weights:
             self._check_target(item, lambda item, path: _may_restore(path, item.source.path))
         self._check(plan)
@@ -146,6 +147,7 @@ class Carrier:
         def is_done(item: Weights, path: str, share: _Share) -> bool:
             return _restores(item.source.path, path, self._threads, share.add, is_sound=True)
 
+        self._check_sources(plan)
         for item in plan.weights:
             self._check_target(
                 item, lambda item, path: os.path.getsize(path) == item.original_nbytes
@@ -170,8 +172,23 @@ class Carrier:
 
     # --- Before anything is written -----------------------------------------------------------
 
+    def _check_sources(self, plan: Plan) -> None:
+        """Check that nothing replaces what is still to be read, and leaves no link to nothing."""
+        sources = {item.source.name for item in plan.weights}
+        moved = {item.source.path for item in plan.weights if item.target != item.source.name}
+        moved.update(text.source.path for text in plan.texts if text.source is not None)
+        for item in plan.weights:
+            if not self._separate and item.target in sources - {item.source.name}:
+                # Not by force either: this would be gone before its turn comes.
+                msg = f"has weights of its own, and is what {item.source.name} becomes"
+                raise FileExistsError(errno.EEXIST, msg, self._place.at(item.target))
+        for file in self._tree.files.values():
+            if self._remove and file.is_link and file.path in moved:
+                msg = f"{file.name}: a link; what it leads to is not removed or replaced"
+                raise ValueError(msg)
+
     def _check_target(self, item: Weights, may_be: Callable[[Weights, str], bool]) -> None:
-        if self._remove and item.source.is_link:
+        if self._remove and item.source.is_link:  # though it keeps its name
             msg = f"{item.source.name}: a link; what it leads to is not removed or replaced"
             raise ValueError(msg)
         path = self._place.at(item.target)
@@ -259,6 +276,8 @@ class Carrier:
         own = not self._separate and item.target == source.name
         if not own and os.path.exists(path):
             if is_done(item, path, share):
+                if self._remove:
+                    self._place.settle(item.target)
                 self.n_skipped += 1
                 share.finish()
                 self._give_up(source)

@@ -185,6 +185,15 @@ class Place:
         os.unlink(os.path.join(self.root, *name.split("/")))
         self.sync(name)
 
+    def settle(self, name: str) -> None:
+        """Bring a file that was there before to the disk, whoever wrote it."""
+        fd = os.open(self.at(name), os.O_RDONLY if hasattr(os, "O_DIRECTORY") else os.O_RDWR)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self.sync(name)
+
     def sync(self, name: str) -> None:
         """Bring the names of the folder of a file to the disk."""
         if not hasattr(os, "O_DIRECTORY"):
