@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import sys
 from pathlib import Path
@@ -380,6 +381,29 @@ def test_a_device_may_be_an_object_for_either_file(tmp_path: Path) -> None:
             assert_same(z4ai.load_file(path, device), state)
         with pytest.raises((RuntimeError, AssertionError), match=r"(?i)cuda|device|pin_memory"):
             z4ai.load_file(path, torch.device("cuda", 99))
+
+
+def test_arguments_are_those_of_safetensors(tmp_path: Path) -> None:
+    """So that a program changes the name of the module and nothing else."""
+    for name in ("load_file", "load_model", "save_file", "save_model"):
+        ours = inspect.signature(getattr(z4ai, name)).parameters
+        theirs = inspect.signature(getattr(safetensors.torch, name)).parameters
+        for parameter in theirs.values():
+            assert ours[parameter.name].kind == parameter.kind, (name, parameter)
+            assert ours[parameter.name].default == parameter.default, (name, parameter)
+        by_place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        assert [n for n, p in ours.items() if p.kind == by_place] == [
+            n for n, p in theirs.items() if p.kind == by_place
+        ], name
+    model = torch.nn.Linear(4, 4)
+    z4ai.save_model(model, tmp_path / "m.z4")
+    safetensors.torch.save_model(model, str(tmp_path / "m.safetensors"))
+    for path in (tmp_path / "m.z4", tmp_path / "m.safetensors"):
+        for backend in ("mmap", "pread"):
+            assert_same(z4ai.load_file(path, backend=backend), model.state_dict())
+            assert z4ai.load_model(model, path, backend=backend) == (set(), [])
+        with pytest.raises(safetensors.SafetensorError, match="backend"):
+            z4ai.load_file(path, backend="other")
 
 
 def test_a_device_context_does_not_move_what_is_loaded(tmp_path: Path) -> None:

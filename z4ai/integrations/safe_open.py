@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from z4ai.container.st_header import Tensor as Row
     from z4ai.options import Limits
 
-__all__ = ["SafeOpen", "Slice"]
+__all__ = ["SafeOpen", "Slice", "check_backend"]
 
 _TORCH = ("pt", "torch", "pytorch")
 _NUMPY = ("np", "numpy")
@@ -93,9 +93,7 @@ class SafeOpen:
         self._framework = _check_framework(framework)
         _check_device(device, self._framework)
         self._device = device
-        if backend not in _BACKENDS:
-            known = ", ".join(_BACKENDS)
-            raise _error(f"backend {backend!r} is invalid (expected one of: {known})")
+        check_backend(backend)
         self._archive: Archive | None = Archive(filename, limits=limits, threads=threads)
 
     def __enter__(self) -> SafeOpen:
@@ -381,6 +379,13 @@ def _check_framework(framework: Any) -> str:
         msg = f"z4ai loads into torch or NumPy, not {framework}: decompress the file for that"
         raise _error(msg)
     raise _error(f"framework {framework} is invalid")
+
+
+def check_backend(backend: Any) -> None:
+    """Refuse what safetensors does not know, though all are the same here."""
+    if backend not in _BACKENDS:
+        known = ", ".join(_BACKENDS)
+        raise _error(f"backend {backend!r} is invalid (expected one of: {known})")
 
 
 def _check_name(name: Any) -> None:

@@ -17,6 +17,7 @@ from z4ai.integrations._tensors import (
     is_one_tensor,
     logical_shape,
 )
+from z4ai.integrations.safe_open import check_backend
 from z4ai.options import resolve_effort
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def load_file(
     filename: Path,
     device: str | int | device = "cpu",
     *,
+    backend: str = "mmap",
     threads: int | None = None,
     progress: ProgressWish = AUTO,
     limits: Limits | None = None,
@@ -145,6 +147,8 @@ def load_file(
     device : str, int or torch.device
         Where the tensors go. To a CUDA device they go through pinned memory, while others are
         decoded.
+    backend : {"mmap", "pread"}
+        How safetensors reads plain files; containers are always read by ranges.
     threads : int, optional
         Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
     progress : {"auto"}, bool, callable or None
@@ -190,8 +194,12 @@ def load_file(
         if isinstance(device, torch.device):
             # safetensors knows names and numbers alone, and one CPU.
             device = "cpu" if device.type == "cpu" else str(device)
-        plain: dict[str, Tensor] = need("safetensors.torch").load_file(filename, device=device)
+        # Releases before 0.8 have no choice.
+        more = {} if backend == "mmap" else {"backend": backend}
+        plain: dict[str, Tensor]
+        plain = need("safetensors.torch").load_file(filename, device=device, **more)
         return plain
+    check_backend(backend)
     archive = Archive(filename, limits=limits, threads=threads)
     return load_all(archive, resolve_device(device), progress)
 
@@ -254,6 +262,7 @@ def load_model(
     strict: bool = True,
     device: str | int | device = "cpu",
     *,
+    backend: str = "mmap",
     threads: int | None = None,
     limits: Limits | None = None,
 ) -> tuple[set[str], list[str]]:
@@ -263,7 +272,7 @@ def load_model(
     ----------
     model : torch.nn.Module
         Takes the weights.
-    filename, device, threads, limits
+    filename, device, backend, threads, limits
         As `load_file`.
     strict : bool
         Whether names that are missing or not expected are an error. Names of tensors that share
@@ -293,7 +302,7 @@ def load_model(
     ...     print(error)
     Linear does not fit the file: it has no "bias"
     """
-    state = load_file(filename, device, threads=threads, limits=limits)
+    state = load_file(filename, device, backend=backend, threads=threads, limits=limits)
     removable = _removable(model.state_dict(), preferred_names=list(state))
     keys = model.load_state_dict(state, strict=False)
     missing, unexpected = set(keys.missing_keys), list(keys.unexpected_keys)
