@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from z4ai._atomic import AtomicFile, is_temporary
-from z4ai.errors import CorruptError
+from z4ai.errors import CorruptError, Z4Error
 from z4ai.series import manifest as wire
 from z4ai.series.manifest import Manifest
 
@@ -126,6 +126,25 @@ class Folder:
                 _unlock(fd)
         finally:
             os.close(fd)
+
+    @contextlib.contextmanager
+    def changing(self, timeout: float | None) -> Iterator[Manifest]:
+        """Be the only writer in the body, and leave nothing behind that failed.
+
+        Raises
+        ------
+        TimeoutError
+            As `locked`.
+        """
+        with self.locked(timeout):
+            manifest = self.read_manifest()
+            self.prepare(manifest)
+            try:
+                yield manifest
+            except BaseException:
+                with contextlib.suppress(OSError, Z4Error):
+                    self.prepare(self.read_manifest())
+                raise
 
     def prepare(self, manifest: Manifest | None) -> None:
         """Make ready to write: remove what a writer left that was interrupted."""

@@ -1,60 +1,33 @@
-"""`Series`: steps in and out of a folder."""
+"""`Series`: a run of checkpoints, and whatever changes it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from z4ai._atomic import AtomicFile
 from z4ai._progress import Progress
-from z4ai.errors import CorruptError, FormatError, Z4Error
-from z4ai.options import Limits, resolve_effort, resolve_limits
+from z4ai.errors import FormatError
+from z4ai.options import Limits, resolve_effort
 from z4ai.series import choice
 from z4ai.series import manifest as wire
-from z4ai.series.chain import Chain
-from z4ai.series.folder import Folder
-from z4ai.series.manifest import Manifest, Step, check_name
-from z4ai.series.storing import Storing, find_step, forget
+from z4ai.series.dropping import heirs, store_anew
+from z4ai.series.manifest import Manifest, check_name
+from z4ai.series.opening import find_step
+from z4ai.series.reading import SeriesReader, stats_of
+from z4ai.series.storing import Storing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from z4ai.deltas.reader import DeltaReader
-    from z4ai.safetensors import ZstnReader
+    from collections.abc import Callable
 
     Path = str | os.PathLike[str]
     ProgressWish = bool | Callable[[int, int], object] | None
 
-__all__ = ["DEFAULT_DEPTH", "Report", "Series"]
+__all__ = ["DEFAULT_DEPTH", "Series"]
 
 DEFAULT_DEPTH = 8
 
 
-class Report(NamedTuple):
-    """What `Series.verify` found.
-
-    Attributes
-    ----------
-    steps : tuple of Step
-        What was restored and compared.
-    failures : dict of str to Exception
-        What is wrong with a step, by its name.
-    orphans : tuple of str
-        Files of the folder that an interrupted writer left; the next one removes them.
-    """
-
-    steps: tuple[Step, ...]
-    failures: dict[str, Exception]
-    orphans: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every step is what was added."""
-        return not self.failures
-
-
-class Series:
+class Series(SeriesReader):
     """A run of checkpoints in a folder. Make one by `create` or `open`.
 
     Any number of processes and threads may read a series while one adds and drops steps; writers
@@ -86,10 +59,8 @@ class Series:
         limits: Limits | None = None,
         threads: int | None = None,
     ) -> None:
-        self._folder = Folder(folder)
+        super().__init__(folder, limits, threads)
         self._timeout = timeout
-        self._limits = resolve_limits(limits)
-        self._threads = threads
 
     @classmethod
     def create(
@@ -195,184 +166,6 @@ class Series:
     def __repr__(self) -> str:
         return f"<Series: {self._folder.path}>"
 
-    # --- What is in it ----------------------------------------------------------------------------
-
-    @property
-    def path(self) -> str:
-        """The folder."""
-        return self._folder.path
-
-    @property
-    def max_depth(self) -> int:
-        """How deep a chain of those added from now on may become."""
-        return self._folder.read_manifest().max_depth
-
-    @property
-    def effort(self) -> str:
-        """Tier for what is added from now on."""
-        return self._folder.read_manifest().effort
-
-    def __len__(self) -> int:
-        return len(self._folder.read_manifest().steps)
-
-    def __contains__(self, name: object) -> bool:
-        return any(step.name == name for step in self._folder.read_manifest().steps)
-
-    def ls(self) -> list[Step]:
-        """List the steps as they are now, in the order in which they were added.
-
-        Where one was dropped, one that depended on it may have taken its place.
-
-        Examples
-        --------
-        >>> from z4ai.series import Series
-        >>> series = Series.create("ls_example")
-        >>> _ = series.add("model.safetensors", "step0010")
-        >>> step, = series.ls()
-        >>> step.name, step.step, step.stream, step.base, step.depth
-        ('step0010', 10, 'F32', None, 0)
-        """
-        return list(self._folder.read_manifest().steps)
-
-    # --- Reading ----------------------------------------------------------------------------------
-
-    def restore(self, name: str, dst: Path, *, progress: ProgressWish = None) -> dict[str, Any]:
-        """Write the `.safetensors` file that was added, byte for byte.
-
-        Parameters
-        ----------
-        name : str
-            The step.
-        dst : path-like
-            Where to. It is replaced only when it is complete, verified and on the disk.
-        progress : bool or callable, optional
-            True draws a bar; a callable is called with ``(done_bytes, total_bytes)``.
-
-        Returns
-        -------
-        dict
-            As `add`.
-
-        Raises
-        ------
-        KeyError
-            If there is no such step.
-        FormatError
-            If a file of the series is damaged.
-        OSError
-            If a file cannot be read or written.
-
-        Examples
-        --------
-        >>> from z4ai.series import Series
-        >>> series = Series.create("restore_example")
-        >>> _ = series.add("model.safetensors", "start")
-        >>> series.restore("start", "again.safetensors")["name"]
-        'start'
-        """
-        with self._chain(name) as chain, AtomicFile(dst, like=chain.path) as target:
-            with Progress(progress, chain.step.original_nbytes, "restore") as bar:
-                chain.restore(target.write, bar.update)
-            target.commit()
-            return _stats(chain.step)
-
-    @contextlib.contextmanager
-    def reader(self, name: str) -> Iterator[ZstnReader | DeltaReader]:
-        """Open a step to read single tensors of it, without the rest.
-
-        Parameters
-        ----------
-        name : str
-            The step.
-
-        Yields
-        ------
-        ZstnReader or DeltaReader
-            Closed with the block. The step may be dropped meanwhile.
-
-        Raises
-        ------
-        KeyError, FormatError, OSError
-            As `restore`.
-
-        Examples
-        --------
-        >>> from z4ai.series import Series
-        >>> series = Series.create("reader_example")
-        >>> _ = series.add("model.safetensors", "start")
-        >>> with series.reader("start") as reader:
-        ...     reader.read_numpy("encoder.weight").shape
-        (64, 64)
-        """
-        with self._chain(name) as chain:
-            yield chain.reader()
-
-    def verify(self, *, progress: ProgressWish = None) -> Report:
-        """Restore every step to nowhere and compare it with its digest.
-
-        Parameters
-        ----------
-        progress
-            As `restore`.
-
-        Returns
-        -------
-        Report
-            What is wrong, step by step.
-
-        Raises
-        ------
-        FormatError, OSError
-            If there is no manifest that can be read.
-
-        Examples
-        --------
-        >>> from z4ai.series import Series
-        >>> series = Series.create("verify_example")
-        >>> _ = series.add("model.safetensors", "start")
-        >>> report = series.verify()
-        >>> report.ok, len(report.steps), report.orphans
-        (True, 1, ())
-        """
-        manifest = self._folder.read_manifest()
-        failures: dict[str, Exception] = {}
-        verified = []
-        total = sum(step.original_nbytes for step in manifest.steps)
-        with Progress(progress, total, "verify") as bar:
-            for name in [step.name for step in manifest.steps]:
-                try:
-                    with self._chain(name) as chain:
-                        chain.restore(forget, bar.update)
-                        verified.append(chain.step)
-                except KeyError:
-                    continue  # dropped meanwhile
-                except (Z4Error, OSError) as error:
-                    failures[name] = error
-        orphans = self._folder.orphans(self._folder.read_manifest())
-        return Report(tuple(verified), failures, tuple(orphans))
-
-    def _chain(self, name: str) -> Chain:
-        """Open a step and its bases, as they are now; without a lock."""
-        manifest = self._folder.read_manifest()
-        while True:
-            try:
-                return self._opened(manifest, find_step(manifest, name))
-            except CorruptError:
-                # A file is gone: the step may have been stored anew since the manifest was read.
-                newer = self._folder.read_manifest()
-                if newer == manifest:
-                    raise
-                manifest = newer
-
-    def _opened(self, manifest: Manifest, step: Step) -> Chain:
-        try:
-            return Chain(self._folder, manifest.chain(step), self._limits, self._threads)
-        except FileNotFoundError as error:
-            msg = f"step {step.name!r} lacks a file: {error.filename}"
-            raise CorruptError(msg) from None
-
-    # --- Writing ----------------------------------------------------------------------------------
-
     def add(
         self,
         path: Path,
@@ -439,21 +232,19 @@ class Series:
         if stream is not None:
             check_name(stream, "stream")
         number = choice.step_of(name) if step is None else _check_number(step)
-        with self._writing() as manifest:
+        with self._folder.changing(self._timeout) as manifest:
             if manifest.find(name) is not None:
                 msg = f"the series has a step {name!r} already"
                 raise ValueError(msg)
             nbytes = os.path.getsize(path)
             with Progress(progress, nbytes * (2 if verify else 1), "add") as bar:
-                job = Storing(
-                    self._folder, self._opened, self._threads, self._limits, manifest, path, bar
-                )
+                job = Storing(self._opener, manifest, path, bar)
                 made = job.store(name, stream, number, manifest.max_depth, keyframe)
                 if verify:
                     job.verify(made)
             self._folder.publish([made.file])
             self._folder.replace_manifest(manifest.with_steps([*manifest.steps, made]))
-            return _stats(made)
+            return stats_of(made)
 
     def drop(self, name: str, *, progress: ProgressWish = None) -> dict[str, Any]:
         """Remove a step; what is stored against it is stored anew first.
@@ -491,13 +282,13 @@ class Series:
         >>> series.drop("one")["rewritten"]
         ['two']
         """
-        with self._writing() as before:
+        with self._folder.changing(self._timeout) as before:
             dropped = find_step(before, name)
-            affected, now = _heirs(before, dropped)
+            affected, now = heirs(before, dropped)
             total = sum(step.original_nbytes for step in affected)
             with Progress(progress, 3 * total, "drop") as bar:
                 for old in affected:
-                    made = self._store_anew(before, now, dropped, old, bar)
+                    made = store_anew(self._opener, before, now, dropped, old, bar)
                     now = now.with_steps([made if s.name == old.name else s for s in now.steps])
                     self._folder.publish([made.file])
             now = now.with_steps([step for step in now.steps if step.name != name])
@@ -524,66 +315,10 @@ class Series:
         >>> series.max_depth, series.effort
         (2, 'max')
         """
-        with self._writing() as manifest:
+        with self._folder.changing(self._timeout) as manifest:
             depth = manifest.max_depth if max_depth is None else _check_depth(max_depth)
             tier = resolve_effort(effort, manifest.effort)
             self._folder.replace_manifest(manifest._replace(max_depth=depth, effort=tier))
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[Manifest]:
-        """Be the only writer in the body, and leave nothing behind that failed."""
-        with self._folder.locked(self._timeout):
-            manifest = self._folder.read_manifest()
-            self._folder.prepare(manifest)
-            try:
-                yield manifest
-            except BaseException:
-                with contextlib.suppress(OSError, Z4Error):
-                    self._folder.prepare(self._folder.read_manifest())
-                raise
-
-    def _store_anew(
-        self, before: Manifest, now: Manifest, dropped: Step, old: Step, bar: Progress
-    ) -> Step:
-        """Store a step without the one that goes; no deeper than it was."""
-        written = os.path.join(self._folder.partial, f"{os.path.splitext(old.file)[0]}.safetensors")
-        # What lies there meanwhile, and what is made of it, is as private as the step.
-        with (
-            self._opened(before, old) as chain,
-            AtomicFile(written, like=chain.path) as file,
-        ):
-            chain.restore(file.write, bar.update)
-            file.commit()
-        place = now.steps.index(old)
-        known = [step for step in now.steps[:place] if step.name != dropped.name]
-        job = Storing(
-            self._folder,
-            self._opened,
-            self._threads,
-            self._limits,
-            now.with_steps(known),
-            written,
-            bar,
-        )
-        made = job.store(old.name, old.stream, old.step, old.depth, None)
-        job.verify(made)
-        os.unlink(written)
-        return made
-
-
-def _heirs(manifest: Manifest, dropped: Step) -> tuple[list[Step], Manifest]:
-    """Find the steps that must be stored anew, and one of them that takes the dropped one's place.
-
-    That is the first of its stream: the others can be stored against it then, behind which they
-    stand.
-    """
-    affected = manifest.dependents(dropped.name)
-    if not affected:
-        return affected, manifest
-    heir = next((step for step in affected if step.stream == dropped.stream), affected[0])
-    steps = [step for step in manifest.steps if step is not heir]
-    steps.insert(steps.index(dropped) + 1, heir)
-    return [heir, *(step for step in affected if step is not heir)], manifest.with_steps(steps)
 
 
 def _stem(path: str) -> str:
@@ -607,19 +342,3 @@ def _check_number(step: int) -> int:
 
 def _encoded_nbytes(manifest: Manifest) -> int:
     return sum(step.encoded_nbytes for step in manifest.steps)
-
-
-def _stats(step: Step) -> dict[str, Any]:
-    original, encoded = step.original_nbytes, step.encoded_nbytes
-    return {
-        "original_bytes": original,
-        "compressed_bytes": encoded,
-        "ratio": original / encoded if encoded else 0.0,
-        "saved_pct": 100 * (1 - encoded / original) if original else 0.0,
-        "name": step.name,
-        "stream": step.stream,
-        "step": step.step,
-        "base": step.base,
-        "depth": step.depth,
-        "file": step.file,
-    }

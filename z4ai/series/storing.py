@@ -6,7 +6,6 @@ Everything is written under ``.partial``; the caller switches the manifest.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from z4ai.series import choice
 from z4ai.series.chain import Chain
 from z4ai.series.folder import Folder
 from z4ai.series.manifest import Step, digest_text
+from z4ai.series.opening import find_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from z4ai._progress import Progress
     from z4ai.align import TensorSource
     from z4ai.container.st_header import Tensor
-    from z4ai.options import Limits
     from z4ai.series.manifest import Manifest
+    from z4ai.series.opening import Opener
 
-__all__ = ["Storing", "find_step", "forget"]
+__all__ = ["Storing", "forget"]
 
 _RUN_NBYTES = 4 << 20
 # A delta must save that much of the keyframe, or what depends on nothing is kept.
@@ -49,12 +49,8 @@ class Storing:
 
     Parameters
     ----------
-    folder : Folder
-        Where; the caller is its only writer.
-    opened : callable
-        ``opened(manifest, step)`` opens a step that is there.
-    threads, limits
-        For what is read and written.
+    opener : Opener
+        Of the series, whose only writer is the caller.
     manifest : Manifest
         What there is.
     path : str
@@ -65,18 +61,14 @@ class Storing:
 
     def __init__(
         self,
-        folder: Folder,
-        opened: Callable[[Manifest, Step], Chain],
-        threads: int | None,
-        limits: Limits,
+        opener: Opener,
         manifest: Manifest,
         path: str,
         bar: Progress,
     ) -> None:
-        self._folder = folder
-        self._opened = opened
-        self._threads = threads
-        self._limits = limits
+        self._opener = opener
+        self._folder = opener.folder
+        self._threads = opener.threads
         self._manifest = manifest
         self._path = path
         self._bar = bar
@@ -128,12 +120,12 @@ class Storing:
         if made.base is not None:
             chain += self._manifest.chain(find_step(self._manifest, made.base))
         files = _Partly(self._folder, made.file)
-        with Chain(files, chain, self._limits, self._threads) as opened:
+        with Chain(files, chain, self._opener.limits, self._threads) as opened:
             opened.restore(forget, self._bar.update)
 
     def _tensors_of(self, step: Step) -> Sequence[Tensor]:
         # A step that cannot be read is no base; `verify` tells what is wrong with it.
-        with contextlib.suppress(*_UNREADABLE), self._opened(self._manifest, step) as chain:
+        with contextlib.suppress(*_UNREADABLE), self._opener.open(self._manifest, step) as chain:
             return chain.model().tensors
         return ()
 
@@ -143,7 +135,7 @@ class Storing:
             def model_of(step: Step) -> TensorSource | None:
                 # As `_tensors_of`: one that cannot be read is no base.
                 with contextlib.suppress(*_UNREADABLE):
-                    return stack.enter_context(self._opened(self._manifest, step)).model()
+                    return stack.enter_context(self._opener.open(self._manifest, step)).model()
                 return None
 
             effort = self._manifest.effort
@@ -181,7 +173,7 @@ class Storing:
         if base is None:
             compress_file(self._path, written, **options)
             return file
-        with self._opened(self._manifest, base) as chain:
+        with self._opener.open(self._manifest, base) as chain:
             model_delta.compress_file(self._path, chain.model(), written, **options)
         return file
 
@@ -208,23 +200,6 @@ class _Partly(Folder):
 
     def at(self, name: str) -> str:
         return os.path.join(self.partial if name == self._written else self.path, name)
-
-
-def find_step(manifest: Manifest, name: str) -> Step:
-    """Find a step of a manifest by its name.
-
-    Raises
-    ------
-    KeyError
-        If there is none; the message names a similar one.
-    """
-    step = manifest.find(name)
-    if step is None:
-        near = difflib.get_close_matches(str(name), [s.name for s in manifest.steps], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        msg = f"no step {name!r}{hint}"
-        raise KeyError(msg)
-    return step
 
 
 def forget(_: memoryview) -> None:
