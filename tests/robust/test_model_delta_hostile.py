@@ -539,3 +539,52 @@ def test_versions_and_magics() -> None:
         model_delta.decompress(blob[:4] + b"\x01" + blob[5:], base)
     with pytest.raises(TruncatedError):
         model_delta.decompress(blob[:4], base)
+
+
+def test_a_reader_may_serve_many_deltas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it decodes in vain is little beside what it is asked for, however often that is."""
+    monkeypatch.setattr("z4ai.deltas.contents._HELD_NBYTES", 0)
+    monkeypatch.setattr("z4ai.deltas.contents._WASTE_NBYTES", 0)
+    monkeypatch.setattr("z4ai.deltas.restore._COPY_NBYTES", 1 << 10)
+    base = [tensor("w", "F32", (100, 200), 1)]
+    target = file_of(list(map(tuned, base)))
+    with model_delta.open(model_delta.compress(target, file_of(base)), file_of(base)) as reader:
+        copy = model_delta.compress(target, reader)
+        for _ in range(50):
+            assert model_delta.decompress(copy, reader) == target
+
+
+def turning(n: int, sources: Callable[[int], int]) -> tuple[bytes, bytes]:
+    """A delta of so many bytes, each of a transposed tensor."""
+    base = file_of([tensor(name, "U8", (300, 200), 1) for name in "ab"])
+    tensors = [st_header.Tensor(f"t{k}", "U8", (1,), k, k + 1) for k in range(n)]
+    entries = [pieces(P(1, sources(k), 60_000, k, True), coding=COPY) for k in range(n)]
+    ends = z4dm.parse_model_delta(
+        source_of_buffer(model_delta.compress(base, base)), NO_LIMITS
+    ).ends
+    checksums = [0] * len(z4dm.copy_groups(entries, tensors))
+    end = z4dm.write_end(st_header.write(tensors, None), entries, checksums, n, 16, ends, "fast")
+    return z4dm.write_start() + end, base
+
+
+def test_matrices_transposed_again_and_again_are_no_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of a byte may ask for it; thousands of them are a few hundred bytes."""
+    monkeypatch.setattr("z4ai.deltas.contents._WASTE_NBYTES", 0)
+    transposed = 0
+    contiguous = np.ascontiguousarray
+
+    def counted(array: Any) -> Any:
+        nonlocal transposed
+        transposed += 1
+        return contiguous(array)
+
+    monkeypatch.setattr("z4ai.align.source.np.ascontiguousarray", counted)
+    blob, base = turning(3000, lambda k: k % 2)
+    with pytest.raises(CorruptError, match="far more content of the base is transposed"):
+        model_delta.decompress(blob, base)
+    assert 64 < transposed < 200
+    transposed = 0
+    blob, base = turning(3000, lambda k: 0)
+    with pytest.raises(ChecksumError):
+        model_delta.decompress(blob, base)
+    assert transposed < 8  # one of them that of the matrix

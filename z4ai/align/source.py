@@ -9,7 +9,7 @@ import numpy as np
 from z4ai.container.source import read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -78,12 +78,15 @@ class ByName:
     ----------
     order : list of int
         For each tensor its number in `model`.
+    transposed_nbytes : int
+        Bytes of all that was transposed so far.
     """
 
     def __init__(self, model: TensorSource) -> None:
         self._model = model
         self.order = sorted(range(len(model.tensors)), key=lambda k: model.tensors[k].name)
         self.tensors: Sequence[Tensor] = [model.tensors[k] for k in self.order]
+        self.transposed_nbytes = 0
         self._held: dict[int, NDArray[np.uint8]] = {}
 
     def read(self, k: int, begin: int, end: int) -> NDArray[np.uint8]:
@@ -99,8 +102,10 @@ class ByName:
             held = np.ascontiguousarray(matrix.T).reshape(-1).view(np.uint8)
             held.flags.writeable = False
             self._held[k] = held
+            self.transposed_nbytes += tensor.nbytes
         return held
 
-    def release(self) -> None:
-        """Give back what is held."""
-        self._held.clear()
+    def release(self, but: Collection[int] = ()) -> None:
+        """Give back what is held, but of some tensors."""
+        for k in [k for k in self._held if k not in but]:
+            del self._held[k]

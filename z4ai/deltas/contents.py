@@ -40,6 +40,8 @@ _HELD_NBYTES = 2 * MOST_BLOCK_NBYTES
 # Content that is decoded in vain, as for containers.
 _WASTE_FACTOR = 8
 _WASTE_NBYTES = 1 << 29
+# The same of what is transposed: the parts of a matrix may lie far from one another.
+_TRANSPOSED_FACTOR = 32
 _RUN_NBYTES = 4 << 20
 
 # Of what is kept: offset of a delta frame and -1, or a tensor and its block. What is in a block
@@ -82,9 +84,8 @@ class Contents:
         self._encoded = Scratch()
         self._reference: tuple[int, Reference] | None = None
         self._held: OrderedDict[_Key, NDArray[np.uint8]] = OrderedDict()
-        self._most_waste = _WASTE_NBYTES + _WASTE_FACTOR * (
-            source.nbytes + delta.header.data_nbytes + base.nbytes
-        )
+        # What may be decoded in vain grows with what is asked for: a reader may live long.
+        self._asked = source.nbytes + delta.header.data_nbytes + base.nbytes
         self._waste = 0
         self._members = _members(delta)
         self._groups = copy_groups(delta.entries, delta.header.tensors)
@@ -107,6 +108,7 @@ class Contents:
         FormatError, LimitError
             `tensor` names the tensor.
         """
+        self._asked += end - begin
         try:
             self._fill(k, begin, end, out)
         except FormatError as error:
@@ -172,10 +174,13 @@ class Contents:
     def _reference_of(self, k: int) -> Reference:
         if self._reference is not None and self._reference[0] == k:
             return self._reference[1]
-        # What was transposed for the tensor before.
-        self._base.release()
         entry, tensor = self._entries[k], self._tensors[k]
         alignment = alignment_of(entry, tensor, self._base)
+        # What was transposed for the tensor before, but for what is needed again.
+        self._base.release({piece.source for piece in alignment.pieces if piece.transposed})
+        if self._base.transposed_nbytes > _WASTE_NBYTES + _TRANSPOSED_FACTOR * self._asked:
+            msg = "far more content of the base is transposed than is asked for"
+            raise CorruptError(msg)
         factors = None if entry.factors is None else self._factors(tensor, entry.factors)
         reference = Reference(tensor, alignment, self._base, factors)
         self._reference = k, reference
@@ -313,7 +318,7 @@ class Contents:
 
     def _hold(self, key: _Key, content: NDArray[np.uint8], asked: int) -> None:
         self._waste += len(content) - asked
-        if self._waste > self._most_waste:
+        if self._waste > _WASTE_NBYTES + _WASTE_FACTOR * self._asked:
             msg = "delta frames hold far more content than is asked of them"
             raise CorruptError(msg)
         self._held[key] = content
