@@ -4,6 +4,9 @@ Two names of the package `safetensors` read files: `safe_open`, and `deserialize
 other readers (`load_file`, `load_model`, `load`, of every framework) call one of them by the name
 in their own module, and so does whoever loads weights. Both names are replaced wherever a module
 holds them, so that it does not matter what was imported first.
+
+vLLM reads headers by its own code, to learn names and dtypes before it loads: that function is
+replaced as well.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ if TYPE_CHECKING:
 
     from z4ai.integrations.safe_open import SafeOpen
 
-__all__ = ["disable_hf", "enable_hf", "is_enabled"]
+__all__ = ["disable_hf", "enable_hf", "enable_in_vllm", "is_enabled"]
 
 _VARIABLE = "Z4AI_ENABLE_HF"
 # What z4ai_hf.pth imports, where the environment asks for it.
 _HOOK = "_z4ai_hf"
+# Where vLLM reads the header of a file: is there an `lm_head`, what dtype do weights have?
+_VLLM, _VLLM_READER = "vllm.transformers_utils.utils", "parse_safetensors_file_metadata"
 
 
 class _State:
@@ -89,11 +94,15 @@ def enable_hf() -> None:
     # Not under the lock: an import that is under way in another thread may wait for it.
     safetensors = need("safetensors")
     with _LOCK:
-        found = (safetensors.safe_open, safetensors.deserialize)
+        found = [
+            (safetensors.safe_open, _make_safe_open),
+            (safetensors.deserialize, _make_deserialize),
+            (getattr(sys.modules.get(_VLLM), _VLLM_READER, None), _make_header_reader),
+        ]
         ours = {id(new) for _, new in _State.pairs}
-        for original, make in zip(found, (_make_safe_open, _make_deserialize), strict=True):
+        for original, make in found:
             known = any(original is old for old, _ in _State.pairs)
-            if not known and id(original) not in ours:
+            if original is not None and not known and id(original) not in ours:
                 _State.pairs.append((original, make(original)))
         if not _State.enabled:
             _State.variable = os.environ.get(_VARIABLE)
@@ -148,6 +157,16 @@ def is_enabled() -> bool:
     """
     hook = sys.modules.get(_HOOK)
     return _State.enabled or (hook is not None and hook.is_waiting())
+
+
+def enable_in_vllm() -> None:
+    """Let vLLM look into the headers of compressed files, if safetensors reads these.
+
+    vLLM calls this in each of its processes, once it is imported and before it looks at a model:
+    it is an entry point of the group ``vllm.general_plugins``.
+    """
+    if is_enabled():
+        enable_hf()
 
 
 def _rebind(pairs: list[tuple[Any, Any]]) -> None:
@@ -241,6 +260,25 @@ def _make_deserialize(plain: Any) -> Any:
     deserialize.__module__ = getattr(plain, "__module__", __name__)
     deserialize.__qualname__ = "deserialize"
     return deserialize
+
+
+def _make_header_reader(plain: Any) -> Any:
+    def parse_safetensors_file_metadata(path: Any) -> dict[str, Any]:
+        header: dict[str, Any]
+        if _State.enabled and _is_container(path):
+            import json  # noqa: PLC0415 - vLLM alone asks for it
+
+            from z4ai.integrations._archive import Archive  # noqa: PLC0415
+
+            header = json.loads(Archive(path).index.container.header_bytes)
+        else:
+            header = plain(path)
+        return header
+
+    parse_safetensors_file_metadata.__doc__ = plain.__doc__
+    parse_safetensors_file_metadata.__module__ = getattr(plain, "__module__", __name__)
+    parse_safetensors_file_metadata.__qualname__ = _VLLM_READER
+    return parse_safetensors_file_metadata
 
 
 def _begins_as_container(data: Any) -> bool:
