@@ -264,9 +264,10 @@ def test_a_list_of_tensors_is_refused(tmp_path: Path) -> None:
         z4ai.save_file([torch.zeros(3)], tmp_path / "m.z4")  # type: ignore[arg-type]
 
 
-def test_metadata_is_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("metadata", [{"a": 1}, {1: "a"}, "max", [("a", "b")]], ids=repr)
+def test_metadata_is_text(tmp_path: Path, metadata: Any) -> None:
     with pytest.raises(TypeError, match="metadata maps strings to strings"):
-        z4ai.save_file({"x": torch.zeros(3)}, tmp_path / "m.z4", {"a": 1})  # type: ignore[dict-item]
+        z4ai.save_file({"x": torch.zeros(3)}, tmp_path / "m.z4", metadata)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -357,6 +357,9 @@ def _code_of(dtype: np.dtype[Any]) -> str | None:
 def _check_metadata(metadata: dict[Any, Any] | None) -> dict[str, str] | None:
     if metadata is None:
         return None
+    if not hasattr(metadata, "items"):
+        msg = f"metadata maps strings to strings, got {type(metadata).__name__}"
+        raise TypeError(msg)
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
             msg = f"metadata maps strings to strings, got {key!r}: {text!r}"
