@@ -546,7 +546,7 @@ def test_a_reader_may_serve_many_deltas(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("z4ai.deltas.contents._HELD_NBYTES", 0)
     monkeypatch.setattr("z4ai.deltas.contents._WASTE_NBYTES", 0)
     monkeypatch.setattr("z4ai.deltas.restore._COPY_NBYTES", 1 << 10)
-    base = [tensor("w", "F32", (100, 200), 1)]
+    base = [tensor(name, "F32", (100, 200), k) for k, name in enumerate("xyz")]
     target = file_of(list(map(tuned, base)))
     with model_delta.open(model_delta.compress(target, file_of(base)), file_of(base)) as reader:
         copy = model_delta.compress(target, reader)
