@@ -499,10 +499,11 @@ def test_huge_claims_take_no_memory() -> None:
         Entry(BLOCKS, block=1 << 19, blocks=(Block(True, (16, 9)),) * 200_000), (1 << 20, 100_000)
     )
     measured(lambda: model_delta.open(many, base, limits=LIMITS), LimitError)
-    some = huge(pieces(*[P(1, 0, 1, 0, False)] * 100_000, coding=COPY), (100_000,))
-    measured(lambda: model_delta.open(some, base, limits=LIMITS), LimitError)
-    few = huge(pieces(*[P(1, 0, 1, 0, False)] * 4097, coding=COPY), (4097,))
-    measured(lambda: model_delta.open(few, base, limits=LIMITS), CorruptError)
+    some = huge(pieces(*[P(1, 0, 1, 0, False)] * 4096, coding=COPY), (4096,))
+    little = LIMITS._replace(max_table_nbytes=200 * 4095)
+    measured(lambda: model_delta.open(some, base, limits=little), LimitError)
+    more = huge(pieces(*[P(1, 0, 1, 0, False)] * 4097, coding=COPY), (4097,))
+    measured(lambda: model_delta.info(more, limits=LIMITS), CorruptError)
 
 
 def test_many_tensors_in_turns_of_large_delta_frames_are_no_bomb(

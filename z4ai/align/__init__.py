@@ -17,12 +17,13 @@ from z4ai.align.digests import (
 )
 from z4ai.align.elements import castable, item_nbytes, n_items
 from z4ai.align.gather import reference_of, reference_of_elements
-from z4ai.align.pieces import Alignment, Piece, check_alignment, nbytes_of, whole
+from z4ai.align.pieces import MAX_PIECES, Alignment, Piece, check_alignment, nbytes_of, whole
 from z4ai.align.search import align
 from z4ai.align.source import ByName, FileTensors, TensorSource
 
 __all__ = [
     "DIGEST_NBYTES",
+    "MAX_PIECES",
     "Alignment",
     "ByName",
     "FileTensors",

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from z4ai._wire import get_varint, put_varint
-from z4ai.align import Piece, item_nbytes, n_items
+from z4ai.align import MAX_PIECES, Piece, item_nbytes, n_items
 from z4ai.errors import CorruptError, LimitError, TruncatedError
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _corrupt(tensor: Tensor, msg: str) -> CorruptError:
 def _parse_pieces(reader: _Reader, tensor: Tensor, entry: Entry) -> Entry:
     outer, n_pieces = reader.number(), reader.number()
     elements = n_items(tensor)
-    if outer == 0 or elements % outer or n_pieces == 0:
+    if outer == 0 or elements % outer or not 1 <= n_pieces <= MAX_PIECES:
         raise _corrupt(tensor, f"{n_pieces} pieces of {outer} rows of {elements} elements")
     pieces = []
     for _ in range(n_pieces):
