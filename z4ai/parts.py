@@ -6,7 +6,7 @@ Specification: docs/format/codecs/structure.md.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from z4ai.dtypes import DType
-    from z4ai.stages._part import Part
+    from z4ai.stages import blocks, grid, palette, steps, zeros
+    from z4ai.stages._part import Part, Splitter, Stage
+
+    # What `import_module` gives, checked beforehand.
+    _SPLITTERS: tuple[Splitter, ...] = (zeros, palette, grid, steps)
+    _ALL: tuple[Stage, ...] = (*_SPLITTERS, blocks)
 
 __all__ = [
     "BLOCKS",
@@ -70,8 +75,12 @@ class SplitChunk(NamedTuple):
     streams: list[bytes]
 
 
-def _stage(transform: int) -> Any:
-    return import_module(f"z4ai.stages.{STAGES[transform]}")
+def _stage(transform: int) -> Stage:
+    return cast("Stage", import_module(f"z4ai.stages.{STAGES[transform]}"))
+
+
+def _splitter(transform: int) -> Splitter:
+    return cast("Splitter", _stage(transform))
 
 
 def find_stages(content: NDArray[np.uint8], dtype: DType, row: int) -> tuple[tuple[int, ...], bool]:
@@ -90,7 +99,7 @@ def find_stages(content: NDArray[np.uint8], dtype: DType, row: int) -> tuple[tup
     sure = False
     found = [MATCHES] if _has_matches(content[middle : middle + size], width) else []
     for transform in _ORDER:
-        stage = _stage(transform)
+        stage = _splitter(transform)
         pieces = [(begin, content[begin : begin + size]) for begin in sorted({0, middle})]
         fits = [stage.split(piece, dtype, row, at // width) is not None for at, piece in pieces]
         if any(fits):
@@ -142,7 +151,7 @@ def split_chunk(
     for transform in stages:
         if transform == MATCHES:
             continue
-        split = _stage(transform).split(content, dtype, row, first)
+        split = _splitter(transform).split(content, dtype, row, first)
         if split is None:
             continue
         streams = [encode(part, transform) for part in split.parts]

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from z4ai._fast import planes, sparse
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from z4ai.dtypes import DType
 
-__all__ = ["bits_of", "plain_bits"]
+__all__ = ["bits_of", "order0", "plain_bits", "planes_order0"]
 
 _BLOCKS = 64
 _BLOCK = 512
@@ -70,3 +72,13 @@ def plain_bits(content: NDArray[np.uint8], dtype: DType) -> float:
         for byte in range(width - 2):
             bits += bits_of(np.bincount(elements[:, byte]))
     return bits * n / m
+
+
+def order0(symbols: NDArray[np.uint8]) -> int:
+    """Return the order-0 entropy of symbols, in the units of the kernel: 1/65536 bit."""
+    return sparse.entropy(np.bincount(symbols))
+
+
+def planes_order0(content: NDArray[np.uint8], dtype: DType) -> int:
+    """Return that of the planes of a content, together: what it takes as it is."""
+    return sum(order0(plane) for plane in planes.split(content, dtype.layout))

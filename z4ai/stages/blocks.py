@@ -17,9 +17,11 @@ from z4ai.errors import CorruptError
 from z4ai.stages._part import Part, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+
+    from z4ai.stages._part import Decode
 
 __all__ = [
     "BYTES",
@@ -287,31 +289,12 @@ def n_parts(params: memoryview) -> int:
 
 def join(
     params: memoryview,
-    parts: Callable[[int, int], NDArray[np.uint8]],
+    parts: Decode,
     dtype: DType,
     nbytes: int,
     out: NDArray[np.uint8],
 ) -> None:
-    """Restore a chunk of `nbytes` bytes into `out`.
-
-    Parameters
-    ----------
-    params : memoryview
-        As `split` made them.
-    parts : callable
-        Decodes part k, which must have so many bytes.
-    dtype : DType
-        Not looked at: fields have widths of their own.
-    nbytes : int
-        Bytes of the chunk.
-    out : ndarray of uint8
-        Where they go.
-
-    Raises
-    ------
-    CorruptError
-        If parameters or parts break a rule of the format.
-    """
+    """Restore a chunk from fields, as `Stage.join`; they have dtypes of their own."""
     described = _parse(params, nbytes)
     if described.nbytes != nbytes:
         msg = f"blocks of {described.nbytes} bytes, expected {nbytes}"

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from z4ai._fast import structure
-from z4ai._wire import get_varint, put_varint
+from z4ai._wire import put_varint
 from z4ai.dtypes import resolve
-from z4ai.errors import CorruptError, FormatError
+from z4ai.errors import CorruptError
 from z4ai.stages._cost import bits_of, plain_bits
+from z4ai.stages._params import check_end, varints
 from z4ai.stages._part import Part, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from z4ai.dtypes import DType
+    from z4ai.stages._part import Decode
 
 __all__ = ["TRANSFORM", "join", "n_parts", "split"]
 
@@ -259,18 +261,9 @@ def _parse(params: memoryview) -> _Params:
     if flags & ~(WIDE_SCALES | EXCEPTIONS | MINUS_ZEROS):
         msg = f"grid: reserved flags {flags:#04x} are set"
         raise CorruptError(msg)
-    pos, fields = 2, []
-    try:
-        for _ in range(3):
-            value, pos = get_varint(params, pos, len(params))
-            fields.append(value)
-    except FormatError as error:
-        msg = f"grid: parameters: {error.message}"
-        raise CorruptError(msg) from error
+    fields, pos = varints("grid", params, 2, 3)
+    check_end("grid", params, pos)
     layout = _Layout(*fields)
-    if pos != len(params):
-        msg = f"grid: {len(params)} bytes of parameters, expected {pos}"
-        raise CorruptError(msg)
     if layout.row >= 1 << 32 or layout.column >= max(layout.row, 1):
         msg = f"grid: column {layout.column} of rows of {layout.row} elements"
         raise CorruptError(msg)
@@ -284,18 +277,12 @@ def n_parts(params: memoryview) -> int:
 
 def join(
     params: memoryview,
-    parts: Callable[[int, int], NDArray[np.uint8]],
+    parts: Decode,
     dtype: DType,
     nbytes: int,
     out: NDArray[np.uint8],
 ) -> None:
-    """Restore a chunk from its parts into `out`.
-
-    Raises
-    ------
-    CorruptError
-        If the parameters or the parts break a rule of the page.
-    """
+    """Restore a chunk from scales, codes and exceptions, as `Stage.join`."""
     if dtype.name not in _KINDS:
         msg = f"grid: elements of {dtype.name}, expected one of {', '.join(_KINDS)}"
         raise CorruptError(msg)

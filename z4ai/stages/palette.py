@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from z4ai._fast import structure
-from z4ai._wire import get_varint, put_varint
+from z4ai._wire import put_varint
 from z4ai.dtypes import resolve
-from z4ai.errors import CorruptError, FormatError
+from z4ai.errors import CorruptError
 from z4ai.stages._cost import bits_of, plain_bits
+from z4ai.stages._params import check_end, varints
 from z4ai.stages._part import Part, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from z4ai.dtypes import DType
+    from z4ai.stages._part import Decode
 
 __all__ = ["TRANSFORM", "join", "n_parts", "split"]
 
@@ -99,18 +99,12 @@ def _split_rows(content: NDArray[np.uint8], dtype: DType, row: int, first: int) 
 
 def _parse(params: memoryview) -> tuple[int, int]:
     """-> row, and the last code or the column."""
-    try:
-        row, pos = get_varint(params, 0, len(params))
-        if row == 0:
-            column, pos = params[pos] if pos < len(params) else 0, pos + 1
-        else:
-            column, pos = get_varint(params, pos, len(params))
-    except FormatError as error:
-        msg = f"palette: parameters: {error.message}"
-        raise CorruptError(msg) from error
-    if pos != len(params):
-        msg = f"palette: {len(params)} bytes of parameters, expected {pos}"
-        raise CorruptError(msg)
+    (row,), pos = varints("palette", params, 0, 1)
+    if row == 0:
+        column, pos = params[pos] if pos < len(params) else 0, pos + 1
+    else:
+        (column,), pos = varints("palette", params, pos, 1)
+    check_end("palette", params, pos)
     if row >= 1 << 32 or 0 < row <= column:
         msg = f"palette: column {column} of rows of {row} elements"
         raise CorruptError(msg)
@@ -124,18 +118,12 @@ def n_parts(params: memoryview) -> int:
 
 def join(
     params: memoryview,
-    parts: Callable[[int, int], NDArray[np.uint8]],
+    parts: Decode,
     dtype: DType,
     nbytes: int,
     out: NDArray[np.uint8],
 ) -> None:
-    """Restore a chunk from its parts into `out`.
-
-    Raises
-    ------
-    CorruptError
-        If the parameters or the parts break a rule of the page.
-    """
+    """Restore a chunk from palettes and codes, as `Stage.join`."""
     width = dtype.width
     if width not in _WORDS:
         msg = f"palette: elements of {width} bytes, expected 2, 4 or 8"

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from z4ai._fast import planes, sparse
+from z4ai._fast import sparse
 from z4ai.dtypes import resolve
 from z4ai.errors import CorruptError
+from z4ai.stages._cost import planes_order0
 from z4ai.stages._part import Part, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from z4ai.dtypes import DType
+    from z4ai.stages._part import Decode
 
     Words = NDArray[np.uint64]
 
@@ -85,7 +87,7 @@ def split(content: NDArray[np.uint8], dtype: DType, row: int = 0, first: int = 0
     # Costs of as many elements each: a run has one step less.
     (rule, differences) = min(rules, key=lambda found: found[0].cost * (_RUN + found[1]))
     sampled = runs if not differences else runs[:, 1:]
-    plain = _planes_order0(sampled, dtype)
+    plain = planes_order0(np.ascontiguousarray(sampled).reshape(-1).view(np.uint8), dtype)
     gain = (plain - rule.cost) * n // (sampled.size * 8 * _BIT)
     if rule.cost * 100 >= plain * _WORTH or gain < _GAIN_NBYTES:
         return None
@@ -110,31 +112,12 @@ def split(content: NDArray[np.uint8], dtype: DType, row: int = 0, first: int = 0
 
 def join(
     params: memoryview,
-    parts: Callable[[int, int], NDArray[np.uint8]],
+    parts: Decode,
     dtype: DType,
     nbytes: int,
     out: NDArray[np.uint8],
 ) -> None:
-    """Restore a chunk of `nbytes` bytes of whole elements into `out`.
-
-    Parameters
-    ----------
-    params : memoryview
-        As `split` made them.
-    parts : callable
-        Decodes part k, which must have so many bytes.
-    dtype : DType
-        What the elements are.
-    nbytes : int
-        Bytes of the chunk.
-    out : ndarray of uint8
-        Where they go.
-
-    Raises
-    ------
-    CorruptError
-        If parameters or parts break a rule of the format.
-    """
+    """Restore a chunk from symbols, exceptions and low bytes, as `Stage.join`."""
     width = dtype.width
     if width == 1:
         msg = f"steps of {dtype.name}, expected elements of 2, 4 or 8 bytes"
@@ -193,11 +176,6 @@ def _sample(content: NDArray[np.uint8], width: int) -> Words:
     starts = np.arange(runs) * (n - run) // max(runs - 1, 1)
     sample: Words = words[starts[:, None] + np.arange(run)]
     return sample
-
-
-def _planes_order0(words: Words, dtype: DType) -> int:
-    content = np.ascontiguousarray(words).reshape(-1).view(np.uint8)
-    return sum(sparse.entropy(np.bincount(plane)) for plane in planes.split(content, dtype.layout))
 
 
 def _best(words: Words, width: int) -> _Rule:

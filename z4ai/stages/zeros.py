@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from z4ai._fast import planes, sparse
+from z4ai._fast import sparse
 from z4ai.dtypes import OPAQUE, resolve
 from z4ai.errors import CorruptError
+from z4ai.stages._cost import order0, planes_order0
 from z4ai.stages._part import Part, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from z4ai.dtypes import DType
+    from z4ai.stages._part import Decode
 
 __all__ = ["TRANSFORM", "join", "n_parts", "split"]
 
@@ -66,31 +66,12 @@ def split(content: NDArray[np.uint8], dtype: DType, row: int = 0, first: int = 0
 
 def join(
     params: memoryview,
-    parts: Callable[[int, int], NDArray[np.uint8]],
+    parts: Decode,
     dtype: DType,
     nbytes: int,
     out: NDArray[np.uint8],
 ) -> None:
-    """Restore a chunk of `nbytes` bytes of whole elements into `out`.
-
-    Parameters
-    ----------
-    params : memoryview
-        As `split` made them.
-    parts : callable
-        Decodes part k, which must have so many bytes.
-    dtype : DType
-        What the elements are.
-    nbytes : int
-        Bytes of the chunk.
-    out : ndarray of uint8
-        Where they go.
-
-    Raises
-    ------
-    CorruptError
-        If parameters or parts break a rule of the format.
-    """
+    """Restore a chunk from bitmap and dense rest, as `Stage.join`."""
     width = dtype.width
     if len(params) != width:
         msg = f"fill of zeros has {len(params)} bytes, expected {width}"
@@ -119,8 +100,8 @@ def _pays(content: NDArray[np.uint8], dtype: DType, fill: int) -> bool:
     bitmap, dense = sparse.compact(sample, width, fill)
     if len(dense) == 0:
         return False  # one value alone: planes say it in a byte each
-    apart = _order0(bitmap) + _planes_order0(dense, dtype)
-    return apart * 100 < _planes_order0(sample, dtype) * _WORTH
+    apart = order0(bitmap) + planes_order0(dense, dtype)
+    return apart * 100 < planes_order0(sample, dtype) * _WORTH
 
 
 def _sample(content: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
@@ -132,14 +113,6 @@ def _sample(content: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     first = (np.arange(runs) * (n // _RUN) // runs) * _RUN
     whole = content[: n // _RUN * _RUN * width].reshape(-1, _RUN * width)
     return whole[first // _RUN].reshape(-1)
-
-
-def _planes_order0(content: NDArray[np.uint8], dtype: DType) -> int:
-    return sum(_order0(plane) for plane in planes.split(content, dtype.layout))
-
-
-def _order0(symbols: NDArray[np.uint8]) -> int:
-    return sparse.entropy(np.bincount(symbols))
 
 
 def _bitmap_dtype(bitmap: NDArray[np.uint8]) -> DType:
