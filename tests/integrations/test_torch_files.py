@@ -186,6 +186,21 @@ def test_tied_tensors_are_stored_once_and_tied_again(tmp_path: Path) -> None:
         assert reader.metadata() == {"format": "pt", "head": "embed", "third": "embed"}
 
 
+def test_ties_alone_do_not_hide_the_format(tmp_path: Path) -> None:
+    """accelerate loads a file without metadata, but none with metadata that name no format."""
+    weight = torch.randn(30, 30)
+    for metadata in (None, {}, {"by": "me"}):
+        z4ai.save_file({"a": weight, "b": weight}, tmp_path / "m.z4", metadata)
+        z4ai.save_file({"a": weight}, tmp_path / "one.z4", metadata)
+        with (
+            ZstnReader.open(tmp_path / "m.z4") as tied,
+            ZstnReader.open(tmp_path / "one.z4") as one,
+        ):
+            expected = {"format": "pt"} if metadata is None else metadata
+            assert tied.metadata() == {"b": "a", **expected}
+            assert one.metadata() == metadata, "as it was given"
+
+
 def test_equal_tensors_are_stored_once_and_not_tied(tmp_path: Path) -> None:
     state = {"a": torch.randn(300, 500), "ones": torch.ones(9), "more": torch.ones(9)}
     state["b"] = state["a"].clone()

@@ -56,7 +56,7 @@ def save_file(
     metadata : dict of str to str, optional
         Kept beside the tensors. Loaders of transformers want ``{"format": "pt"}``. The name of a
         tied tensor is added, with the name of the one that it is tied to, so that `load_file`
-        ties them again; what the caller says goes first.
+        ties them again; what the caller says goes first. If that is nothing, so is the format.
     effort : {"fast", "balanced", "default", "max"}, optional
         Decode speed against size. None is ``"balanced"``.
     threads : int, optional
@@ -104,7 +104,8 @@ def save_file(
         codes[name] = code_of(name, tensor)
     ties = _find_ties(tensors)
     if ties:
-        metadata = {**ties, **(metadata or {})}
+        # Loaders take a file without metadata for one of torch, one with any must say so.
+        metadata = {**ties, **({"format": "pt"} if metadata is None else metadata)}
     with ZstnWriter(filename, effort=effort, threads=threads, metadata=metadata) as writer:
         for name, tensor in tensors.items():
             code = codes[name]
@@ -153,8 +154,8 @@ def load_file(
         Threads to use. Default: `Z4AI_NUM_THREADS`, or the processors that this process may use.
     progress : {"auto"}, bool, callable or None
         ``"auto"`` draws a bar on a terminal if loading takes long and
-        `HF_HUB_DISABLE_PROGRESS_BARS` is not set; True draws one anywhere; a callable is called
-        with ``(done_bytes, total_bytes)``.
+        `HF_HUB_DISABLE_PROGRESS_BARS` is not set; True draws one at once and anywhere, unless it
+        is set; a callable is called with ``(done_bytes, total_bytes)``.
     limits : Limits, optional
         What may be allocated because the file says so; ``max_output_nbytes`` bounds all tensors
         together. Not for plain files, which are mapped.
