@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from z4ai.errors import FormatError
 from z4ai.safetensors import ZstnReader, compress_file
-from z4ai.series import Series, Step, storing
+from z4ai.series import Series, Step, choice, storing
 from z4ai.series.manifest import DEPTH_CAP
 
 KINDS = ("fp32", "bf16", "adam")
@@ -298,6 +298,31 @@ def test_renamed_tensors_are_found() -> None:
     Path("c.safetensors").write_bytes(Path("c.safetensors").read_bytes().replace(b"er.", b"ra."))
     assert series.add("c.safetensors", stream="c")["base"] is None
     assert series.verify().ok
+
+
+@pytest.mark.parametrize("shape", [(2, 600, 1000), (1, 1_200_000), (3, 1, 400_000)])
+def test_a_sample_is_small_however_few_the_rows_are(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts of a layer in one tensor are few rows, and each of them is large."""
+    series = Series.create("run")
+    rng = np.random.default_rng(1)
+    content = rng.normal(0, 0.02, shape).astype(np.float32)
+    Path("in.safetensors").write_bytes(file_of({"w": content}))
+    series.add("in.safetensors", "step0", verify=False)
+    content += rng.normal(0, 1e-6, shape).astype(np.float32)
+    Path("in.safetensors").write_bytes(file_of({"w": content}))
+    sizes = []
+    compress_bytes = choice.compress_bytes
+
+    def noting(sample: bytes, **options: Any) -> bytes:
+        sizes.append(len(sample))
+        return compress_bytes(sample, **options)
+
+    monkeypatch.setattr(choice, "compress_bytes", noting)
+    assert series.add("in.safetensors", "step1", verify=False)["base"] == "step0"
+    assert len(sizes) == 1
+    assert 1 << 19 < sizes[0] < 5 << 19
 
 
 def test_dropping_all_of_it() -> None:

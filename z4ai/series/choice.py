@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from itertools import accumulate
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -43,6 +44,8 @@ _NUMBER = re.compile(r"(?:step|iter|iteration|epoch|ckpt|checkpoint)[-_ ]?(\d{1,
 # A sample: that many runs, of that many bytes together.
 _RUNS = 16
 _SAMPLE_NBYTES = 2 << 20
+# Elements of a row at most, where a tensor has more dimensions to tell rows by.
+_MOST_ROW = 1 << 18
 # Share of the elements that makes two models kin.
 _ALIKE = 0.5
 # Share that makes it worth a try where names tell nothing: of such a model much has changed.
@@ -315,8 +318,16 @@ def _runs(tensors: Sequence[Tensor]) -> list[tuple[int, int, int]]:
 
 def _n_rows(tensor: Tensor) -> int:
     """Count the rows that can be told apart: those of whole bytes."""
-    rows = tensor.shape[0] if tensor.shape else 1
+    rows = prod(tensor.shape[: _n_outer(tensor)])
     return rows if rows and tensor.nbytes % rows == 0 else 1
+
+
+def _n_outer(tensor: Tensor) -> int:
+    """Count the dimensions that rows are counted by: so many that no row is large."""
+    n = 1
+    while n < len(tensor.shape) and prod(tensor.shape[n:]) > _MOST_ROW:
+        n += 1
+    return n
 
 
 def _name(k: int, begin: int, end: int) -> str:
@@ -338,7 +349,7 @@ def _sample(
         n = _n_rows(tensor)
         row = tensor.nbytes // n
         whole = begin == 0 and end == n
-        shape = tensor.shape if whole else (end - begin, *tensor.shape[1:])
+        shape = tensor.shape if whole else (end - begin, *tensor.shape[_n_outer(tensor) :])
         data = model.read(k, begin * row, end * row)
         name = _name(k, begin, end) if names is None else names[place]
         header.append(Tensor(name, tensor.dtype, shape, at, at + len(data)))
