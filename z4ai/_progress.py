@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    # What callers may ask for.
+    ProgressWish = bool | Callable[[int, int], object] | None
+
 __all__ = ["AUTO", "Progress", "bars_are_welcome"]
 
 AUTO: Final = "auto"

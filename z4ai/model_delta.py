@@ -5,28 +5,24 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from z4ai._atomic import AtomicFile
-from z4ai._fast.chunks import BytesBuilder
 from z4ai._progress import Progress
-from z4ai.container.sink import IntoMemory, WriteOut
-from z4ai.container.source import Source, open_source, source_of_buffer
+from z4ai.container.original import check_restores
+from z4ai.container.sink import WriteOut, collect
+from z4ai.container.source import open_source, source_of_buffer
 from z4ai.decoder import check_output
 from z4ai.deltas.encode import Compression
-from z4ai.deltas.models import Base, open_base, source_of
+from z4ai.deltas.models import open_base, source_of
 from z4ai.deltas.reader import DeltaReader
 from z4ai.deltas.restore import Restore
 from z4ai.deltas.stats import describe, way_names
 from z4ai.deltas.z4dm import frames_of, parse_model_delta
-from z4ai.errors import CorruptError
 from z4ai.options import NO_LIMITS, Limits, resolve_effort, resolve_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from z4ai._progress import ProgressWish
 
     Path = str | bytes | os.PathLike[Any]
-    ProgressWish = bool | Callable[[int, int], object] | None
 
 __all__ = [
     "DeltaReader",
@@ -87,13 +83,8 @@ def compress(
     known = open_base(base, NO_LIMITS, threads)
     try:
         job = Compression(source_of_buffer(data), known)
-        builder = BytesBuilder(job.bound())
-        with memoryview(builder) as view, Progress(progress, job.nbytes, "compress") as bar:
-            sink = IntoMemory(np.frombuffer(view, np.uint8))
-            job.write(sink, tier, threads, bar.update)
-            nbytes = sink.nbytes
-            del sink
-        return builder.finish(nbytes)
+        with Progress(progress, job.nbytes, "compress") as bar:
+            return collect(job.bound(), lambda sink: job.write(sink, tier, threads, bar.update))
     finally:
         known.close()
 
@@ -153,13 +144,8 @@ def decompress(
         job.check_base()
         check_output(job.original_nbytes, limits)
         job.check_claims()
-        builder = BytesBuilder(job.original_nbytes)
-        with (
-            memoryview(builder) as view,
-            Progress(progress, job.original_nbytes, "decompress") as bar,
-        ):
-            job.write(IntoMemory(np.frombuffer(view, np.uint8)), threads, bar.update)
-        return builder.finish(job.original_nbytes)
+        with Progress(progress, job.original_nbytes, "decompress") as bar:
+            return collect(job.original_nbytes, lambda sink: job.write(sink, threads, bar.update))
     finally:
         known.close()
 
@@ -226,7 +212,13 @@ def compress_file(
                 with Progress(progress, source.nbytes * passes, "compress") as bar:
                     stats = job.write(WriteOut(target.write), tier, threads, bar.update)
                     if verify:
-                        _verify(source, known, target.temporary, threads, bar)
+                        check_restores(
+                            source,
+                            target.temporary,
+                            lambda copy, sink: Restore(copy, known, NO_LIMITS).write(
+                                sink, threads, bar.update
+                            ),
+                        )
                 # Some systems do not replace a file that is open.
                 source.close()
                 known.close()
@@ -417,26 +409,3 @@ def open(
     except BaseException:
         source.close()
         raise
-
-
-def _verify(source: Source, base: Base, written: str, threads: int | None, bar: Progress) -> None:
-    """Restore what was written and compare it with the original."""
-    position = 0
-
-    def compare(part: memoryview) -> None:
-        nonlocal position
-        original = np.empty(len(part), np.uint8)
-        source.read_into(position, original.data)
-        if not np.array_equal(original, np.frombuffer(part, np.uint8)):
-            msg = "what was written does not restore the original: did it change meanwhile?"
-            raise CorruptError(msg, offset=position)
-        position += len(part)
-
-    copy = open_source(written)
-    try:
-        Restore(copy, base, NO_LIMITS).write(WriteOut(compare), threads, bar.update)
-    finally:
-        copy.close()
-    if position != source.nbytes:
-        msg = f"what was written restores {position} bytes, the original has {source.nbytes}"
-        raise CorruptError(msg, offset=position)

@@ -8,37 +8,36 @@ import numpy as np
 
 from z4ai import _wire
 from z4ai._atomic import AtomicFile
-from z4ai._fast.chunks import BytesBuilder
 from z4ai._progress import Progress
 from z4ai.container import st_header, zstn
 from z4ai.container.decode import TensorDecoder
 from z4ai.container.dedup import same_as
 from z4ai.container.encode import FrameWaves
-from z4ai.container.original import parse_original
+from z4ai.container.original import check_restores, parse_original
 from z4ai.container.reader import ZstnReader
-from z4ai.container.sink import IntoMemory, Sink, WriteOut, put
+from z4ai.container.sink import Sink, WriteOut, collect, put
 from z4ai.container.small import SmallTensors, is_small
 from z4ai.container.source import Source, open_source, read, source_of_buffer
 from z4ai.container.st_header import Header, Tensor
 from z4ai.container.writer import ZstnWriter, container_stats
 from z4ai.decoder import check_output, index_of_range
 from z4ai.dtypes import AUTO, OPAQUE, DType
-from z4ai.errors import CorruptError, FormatError
+from z4ai.errors import FormatError
 from z4ai.options import NO_LIMITS, Limits, resolve_effort, resolve_limits
 from z4ai.plan import BLOCKS_HEAD_NBYTES, find_blocks, may_have_blocks, resolve_or_guess
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import BinaryIO, Literal
 
     from numpy.typing import NDArray
 
+    from z4ai._progress import ProgressWish
     from z4ai.container.zstn import Location
     from z4ai.stages.blocks import Layout
 
     Path = str | bytes | os.PathLike[Any]
-    ProgressWish = bool | Callable[[int, int], object] | None
 
 # By what a file is judged that is no safetensors file.
 _RUNS, _RUN_NBYTES = 16, 1 << 16
@@ -123,7 +122,13 @@ def compress_file(
             with Progress(progress, source.nbytes * passes, "compress") as bar:
                 stats = job.write(WriteOut(target.write), tier, threads, bar)
                 if verify:
-                    _verify(source, target.temporary, threads, bar)
+                    check_restores(
+                        source,
+                        target.temporary,
+                        lambda copy, sink: _plan_restore(copy, NO_LIMITS).restore(
+                            sink, threads, bar
+                        ),
+                    )
             # Some systems do not replace a file that is open.
             source.close()
             target.commit()
@@ -225,13 +230,8 @@ def compress_bytes(
     tier = resolve_effort(effort)
     _check_fallback(fallback)
     job = _Compression(source_of_buffer(data), fallback)
-    builder = BytesBuilder(job.bound())
-    with memoryview(builder) as view, Progress(progress, job.nbytes, "compress") as bar:
-        sink = IntoMemory(np.frombuffer(view, np.uint8))
-        job.write(sink, tier, threads, bar)
-        nbytes = sink.nbytes
-        del sink
-    return builder.finish(nbytes)
+    with Progress(progress, job.nbytes, "compress") as bar:
+        return collect(job.bound(), lambda sink: job.write(sink, tier, threads, bar))
 
 
 def decompress_bytes(
@@ -276,13 +276,8 @@ def decompress_bytes(
     plan = _plan_restore(source_of_buffer(blob), limits)
     check_output(plan.original_nbytes, limits)
     plan.check_claims()
-    builder = BytesBuilder(plan.original_nbytes)
-    with (
-        memoryview(builder) as view,
-        Progress(progress, plan.original_nbytes, "decompress") as bar,
-    ):
-        plan.restore(IntoMemory(np.frombuffer(view, np.uint8)), threads, bar)
-    return builder.finish(plan.original_nbytes)
+    with Progress(progress, plan.original_nbytes, "decompress") as bar:
+        return collect(plan.original_nbytes, lambda sink: plan.restore(sink, threads, bar))
 
 
 def save_numpy(
@@ -515,32 +510,6 @@ def _find_blocks(source: Source, effort: str) -> Layout | None:
 def _whole(nbytes: int) -> Tensor:
     """A file that is not looked into, as one tensor of bytes."""
     return Tensor("", "", (nbytes,), 0, nbytes)
-
-
-def _verify(source: Source, written: str, threads: int | None, bar: Progress) -> None:
-    """Restore what was written and compare it with the original."""
-    position = 0
-    expected = np.empty(0, np.uint8)
-
-    def compare(part: memoryview) -> None:
-        nonlocal position, expected
-        if len(expected) < len(part):
-            expected = np.empty(len(part), np.uint8)
-        original = expected[: len(part)]
-        source.read_into(position, original.data)
-        if not np.array_equal(original, np.frombuffer(part, np.uint8)):
-            msg = "what was written does not restore the original: did it change meanwhile?"
-            raise CorruptError(msg, offset=position)
-        position += len(part)
-
-    copy = open_source(written)
-    try:
-        _plan_restore(copy, NO_LIMITS).restore(WriteOut(compare), threads, bar)
-    finally:
-        copy.close()
-    if position != source.nbytes:
-        msg = f"what was written restores {position} bytes, the original has {source.nbytes}"
-        raise CorruptError(msg, offset=position)
 
 
 # --- Restoring ------------------------------------------------------------------------------------

@@ -1,18 +1,24 @@
-"""The `.safetensors` file itself: its header, checked against what is behind it."""
+"""The `.safetensors` file itself: its header, checked against what is behind it; comparisons."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from z4ai import _wire
 from z4ai.container import st_header
-from z4ai.container.source import Source, read
+from z4ai.container.sink import WriteOut
+from z4ai.container.source import Source, open_source, read
 from z4ai.errors import CorruptError, TruncatedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from z4ai.container.sink import Sink
     from z4ai.container.st_header import Header
 
-__all__ = ["parse_original"]
+__all__ = ["check_restores", "parse_original"]
 
 
 def parse_original(source: Source) -> tuple[bytes, Header]:
@@ -47,3 +53,46 @@ def parse_original(source: Source) -> tuple[bytes, Header]:
         msg = f"{source.nbytes - expected} bytes follow the data of the last tensor"
         raise CorruptError(msg, offset=expected, tensor=last)
     return header_bytes, header
+
+
+def check_restores(
+    original: Source, written: str, restore: Callable[[Source, Sink], object]
+) -> None:
+    """Check that a file that has just been written restores the original, byte for byte.
+
+    Parameters
+    ----------
+    original : Source
+        What was compressed.
+    written : str
+        Path of what was made of it.
+    restore : callable
+        ``restore(source, sink)`` restores what `source` holds.
+
+    Raises
+    ------
+    CorruptError
+        If there is a difference.
+    """
+    position = 0
+    expected = np.empty(0, np.uint8)
+
+    def compare(part: memoryview) -> None:
+        nonlocal position, expected
+        if len(expected) < len(part):
+            expected = np.empty(len(part), np.uint8)
+        content = expected[: len(part)]
+        original.read_into(position, content.data)
+        if not np.array_equal(content, np.frombuffer(part, np.uint8)):
+            msg = "what was written does not restore the original: did it change meanwhile?"
+            raise CorruptError(msg, offset=position)
+        position += len(part)
+
+    copy = open_source(written)
+    try:
+        restore(copy, WriteOut(compare))
+    finally:
+        copy.close()
+    if position != original.nbytes:
+        msg = f"what was written restores {position} bytes, the original has {original.nbytes}"
+        raise CorruptError(msg, offset=position)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
+from z4ai._fast.chunks import BytesBuilder
 from z4ai.container.source import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Discard", "IntoMemory", "Sink", "WriteOut", "put"]
+__all__ = ["Discard", "IntoMemory", "Sink", "WriteOut", "collect", "put"]
 
 
 class Sink(Protocol):
@@ -59,6 +61,17 @@ class IntoMemory:
 
     def commit(self, nbytes: int) -> None:
         self.nbytes += nbytes
+
+
+def collect(most: int, make: Callable[[IntoMemory], object]) -> bytes:
+    """Return the bytes that `make` hands to a sink, at most so many."""
+    builder = BytesBuilder(most)
+    with memoryview(builder) as view:
+        sink = IntoMemory(np.frombuffer(view, np.uint8))
+        make(sink)
+        nbytes = sink.nbytes
+        del sink
+    return builder.finish(nbytes)
 
 
 class WriteOut:

@@ -17,13 +17,11 @@ from z4ai.options import resolve_effort
 from z4ai.stream import stats_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from z4ai._progress import ProgressWish
     from z4ai.model_folder.plan import Plan
     from z4ai.model_folder.tree import Tree
 
     Path = str | bytes | os.PathLike[Any]
-    ProgressWish = bool | Callable[[int, int], object] | None
 
 __all__ = ["compress_model", "decompress_model"]
 

@@ -15,14 +15,14 @@ from z4ai.series.opening import Opener
 from z4ai.series.storing import forget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from z4ai._progress import ProgressWish
     from z4ai.deltas.reader import DeltaReader
     from z4ai.safetensors import ZstnReader
     from z4ai.series.manifest import Step
 
     Path = str | os.PathLike[str]
-    ProgressWish = bool | Callable[[int, int], object] | None
 
 __all__ = ["Report", "SeriesReader", "stats_of"]
 

@@ -17,10 +17,9 @@ from z4ai.series.reading import SeriesReader, stats_of
 from z4ai.series.storing import Storing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from z4ai._progress import ProgressWish
 
     Path = str | os.PathLike[str]
-    ProgressWish = bool | Callable[[int, int], object] | None
 
 __all__ = ["DEFAULT_DEPTH", "Series"]
 
