@@ -339,6 +339,25 @@ def test_limits_bound_all_tensors_together(tmp_path: Path) -> None:
         z4ai.load_file(tmp_path / "m.z4", limits=z4ai.Limits(max_output_nbytes=7999))
 
 
+def test_the_memory_of_the_host_does_not_bound_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model may fit into a GPU and not into the host, through which it goes in pieces."""
+    z4ai.save_file({"a": torch.zeros(1000), "b": torch.ones(1000)}, tmp_path / "m.z4")
+    small = z4ai.Limits(max_output_nbytes=3999)
+    for module in ("z4ai.options", "z4ai.integrations._load"):
+        monkeypatch.setattr(f"{module}.DEFAULT_LIMITS", small)
+    with pytest.raises(z4ai.errors.LimitError):
+        z4ai.load_file(tmp_path / "m.z4")
+    assert z4ai.load_file(tmp_path / "m.z4", "meta").keys() == {"a", "b"}
+    _load.load_one(Archive(tmp_path / "m.z4"), "a", torch.device("meta"))
+    limits = z4ai.Limits(max_output_nbytes=3999)
+    with pytest.raises(z4ai.errors.LimitError):
+        z4ai.load_file(tmp_path / "m.z4", "meta", limits=limits)
+    with pytest.raises(z4ai.errors.LimitError):
+        _load.load_one(Archive(tmp_path / "m.z4", limits=limits), "a", torch.device("meta"))
+
+
 # --- Many tensors, devices ------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from z4ai.decoder import check_output
 from z4ai.integrations._extras import need_torch
 from z4ai.integrations._memory import memory_shape
 from z4ai.integrations._tensors import dtype_of, tensor_of
+from z4ai.options import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,12 @@ def _as_bytes(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(need_torch().uint8)
 
 
+def _check_on_device(archive: Archive, nbytes: int) -> None:
+    """Check content for a device, of whose memory the default limits know nothing."""
+    if archive.limits is not DEFAULT_LIMITS:
+        check_output(nbytes, archive.limits)
+
+
 def _load_through_staging(
     archive: Archive,
     rows: dict[str, Row],
@@ -94,7 +101,7 @@ def _load_through_staging(
 ) -> dict[str, Tensor]:
     """Decode into memory that is used again, and copy from there to the device."""
     torch = need_torch()
-    check_output(sum(row.nbytes for row in rows.values()), archive.limits)
+    _check_on_device(archive, sum(row.nbytes for row in rows.values()))
     found: dict[str, Tensor] = {}
     first: dict[tuple[Location, int], str] = {}
     once, places, twins = [], [], {}
@@ -200,7 +207,7 @@ def load_one(archive: Archive, name: str, device: device) -> Tensor:
     dtype_of(row)
     if device.type == "cpu":
         return tensor_of(row, archive.read(name))
-    check_output(row.nbytes, archive.limits)
+    _check_on_device(archive, row.nbytes)
     decoder = archive.decoder()
     decoder.check_claims([row], [location])
     tensor: Tensor = torch.empty(memory_shape(row), dtype=dtype_of(row), device=device)

@@ -158,7 +158,8 @@ def load_file(
         is set; a callable is called with ``(done_bytes, total_bytes)``.
     limits : Limits, optional
         What may be allocated because the file says so; ``max_output_nbytes`` bounds all tensors
-        together. Not for plain files, which are mapped.
+        together, on another device than the host only if it is given. Not for plain files, which
+        are mapped.
 
     Returns
     -------
