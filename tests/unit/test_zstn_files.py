@@ -16,10 +16,11 @@ from safetensors.numpy import load as safetensors_load
 from strategies import noise, weights
 
 import z4ai
-from z4ai import plan, safetensors
+from z4ai import plan
 from z4ai._reference import open_container, restore
 from z4ai.container import decode as zstn_decode
 from z4ai.container import encode as zstn_encode
+from z4ai.container.dedup import same_as
 from z4ai.errors import ChecksumError, CorruptError, FormatError, LimitError, TruncatedError
 from z4ai.safetensors import (
     ZstnReader,
@@ -265,7 +266,7 @@ def test_no_tensor_is_read_twice_to_find_that_it_is_alone() -> None:
             pass
 
     source = Counting()
-    safetensors.same_as(source, len(original) - 2_400_000, read_header_of(original))
+    same_as(source, len(original) - 2_400_000, read_header_of(original))
     assert 0 < source.read < 6 * 10_000
 
 

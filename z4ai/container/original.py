@@ -10,6 +10,7 @@ from z4ai import _wire
 from z4ai.container import st_header
 from z4ai.container.sink import WriteOut
 from z4ai.container.source import Source, open_source, read
+from z4ai.container.st_header import Tensor
 from z4ai.errors import CorruptError, TruncatedError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from z4ai.container.sink import Sink
     from z4ai.container.st_header import Header
 
-__all__ = ["check_restores", "parse_original"]
+__all__ = ["check_restores", "parse_original", "whole_file"]
 
 
 def parse_original(source: Source) -> tuple[bytes, Header]:
@@ -53,6 +54,11 @@ def parse_original(source: Source) -> tuple[bytes, Header]:
         msg = f"{source.nbytes - expected} bytes follow the data of the last tensor"
         raise CorruptError(msg, offset=expected, tensor=last)
     return header_bytes, header
+
+
+def whole_file(nbytes: int) -> Tensor:
+    """Return a file that is not looked into, as one tensor of bytes."""
+    return Tensor("", "", (nbytes,), 0, nbytes)
 
 
 def check_restores(
