@@ -11,46 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import checkpoint, write
+from checkpoints import write
+from series_runs import adding, configuring, contents, dropping, expected, litter, made
 
 from z4ai.series import Series
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX system")
-KINDS = ("fp32", "bf16")
 
 
 @pytest.fixture(autouse=True)
 def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def made(n: int, **options: Any) -> Series:
-    series = Series.create("run", **options)
-    for step in range(n):
-        for kind in KINDS:
-            write(Path("in.safetensors"), kind, step)
-            series.add("in.safetensors", f"{kind}.step{step}")
-    return series
-
-
-def contents(path: str | Path = "run") -> dict[str, bytes]:
-    """Everything that can be restored, by name."""
-    series = Series.open(path)
-    found = {}
-    for step in series.ls():
-        series.restore(step.name, "restored")
-        found[step.name] = Path("restored").read_bytes()
-    return found
-
-
-def expected(names: list[str]) -> dict[str, bytes]:
-    return {name: checkpoint(name.split(".")[0], int(name.partition("step")[2])) for name in names}
-
-
-def litter(series: Series) -> set[str]:
-    files = {step.file for step in series.ls()}
-    half = {f".partial/{name}" for name in os.listdir(os.path.join(series.path, ".partial"))}
-    return (set(os.listdir(series.path)) - files - {"series.json", ".lock", ".partial"}) | half
 
 
 # --- The system fails -----------------------------------------------------------------------------
@@ -86,18 +57,6 @@ class Failing:
             return None
 
         return failing
-
-
-def adding(series: Series) -> None:
-    series.add("in.safetensors", "new.step9")
-
-
-def dropping(series: Series) -> None:
-    series.drop("fp32.step0")
-
-
-def configuring(series: Series) -> None:
-    series.configure(max_depth=5)
 
 
 @posix
