@@ -11,6 +11,7 @@ SYMBOLS4: int
 SYMBOLS8: int
 KINDS: tuple[int, ...]
 MAX_CONTEXTS: int
+RARES_TILE: int
 
 def variants() -> tuple[str, ...]: ...
 def picked(isa: str | None = None) -> str: ...
@@ -68,3 +69,6 @@ def count(
 def weigh(
     symbols: Any, floor: int, sums: NDArray[np.uint32] | None = None, *, isa: str | None = None
 ) -> int: ...
+def find_rares(
+    symbols: Any, contexts: Any, freqs: Any, escape: int, *, isa: str | None = None
+) -> NDArray[np.uint16]: ...

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from z4ai._fast cimport _dispatch
 from z4ai._fast import _dispatch as _dispatch_py
@@ -37,6 +37,15 @@ cdef extern from "z4_symbols.h" nogil:
         const uint8_t *symbols, const uint8_t *contexts, size_t n, z4_row *counts) noexcept nogil
     ctypedef uint64_t (*z4_symbols_weigh_fn)(
         const uint8_t *symbols, size_t n, unsigned floor, uint32_t *sums) noexcept nogil
+    enum:
+        Z4_RARES_TILE
+    ctypedef struct z4_rares:
+        pass
+    void z4_rares_prepare(z4_rares *r, unsigned context, const uint16_t *freqs,
+                          uint8_t escape) noexcept
+    ctypedef size_t (*z4_rares_find_fn)(
+        const uint8_t *symbols, const uint8_t *contexts, size_t n, const z4_rares *rares,
+        uint16_t *places) noexcept nogil
     ctypedef struct z4_symbols_impl:
         const char *name
         z4_symbols_split_fn *split
@@ -47,6 +56,7 @@ cdef extern from "z4_symbols.h" nogil:
         z4_symbols_contexts_fn contexts
         z4_symbols_count_fn count
         z4_symbols_weigh_fn weigh
+        z4_rares_find_fn find_rares
     const z4_symbols_impl Z4_SYMBOLS[]
     const z4_symbols_impl *z4_symbols_pick(int isa) noexcept
     unsigned z4_symbols_width(int kind) noexcept
@@ -65,6 +75,7 @@ SYMBOLS8 = int(Z4_SYMBOLS8)
 KINDS = (SYMBOLS1, SYMBOLS2, SYMBOLS2H, SYMBOLS4, SYMBOLS8)
 
 MAX_CONTEXTS = 64
+RARES_TILE = int(Z4_RARES_TILE)
 
 
 def variants() -> tuple[str, ...]:
@@ -456,3 +467,52 @@ def weigh(symbols: object, floor: int, sums: object = None, *, isa: str | None =
     with nogil:
         total = impl.weigh(first, n, least, columns)
     return total
+
+
+def find_rares(
+    const uint8_t[::1] symbols,
+    const uint8_t[::1] contexts,
+    const uint16_t[:, ::1] freqs,
+    uint8_t escape,
+    *,
+    isa: str | None = None,
+) -> object:
+    """Return the places of symbols that the table of their context lacks, the escape too.
+
+    Parameters
+    ----------
+    symbols : buffer
+        At most RARES_TILE.
+    contexts : buffer or None
+        One each, below the number of tables; None: all are of the first.
+    freqs : buffer of uint16, shape (tables, 256)
+        At most 64 tables.
+    escape : int
+        The symbol.
+    isa : str, optional
+        The variant to run.
+
+    Returns
+    -------
+    ndarray of uint16
+    """
+    cdef const z4_symbols_impl *impl = _pick(isa)
+    cdef size_t n = <size_t> symbols.shape[0], found = 0
+    cdef const uint8_t *c = NULL
+    cdef uint16_t[::1] out
+    cdef z4_rares rares
+    cdef unsigned k
+    if n > RARES_TILE or not 1 <= freqs.shape[0] <= MAX_CONTEXTS or freqs.shape[1] != 256:
+        raise ValueError("too many symbols, or no tables of 256")
+    if contexts is not None:
+        if <size_t> contexts.shape[0] != n or (n and np.max(contexts) >= freqs.shape[0]):
+            raise ValueError("contexts do not fit")
+        c = _read(contexts)
+    for k in range(<unsigned> freqs.shape[0]):
+        z4_rares_prepare(&rares, k, &freqs[k, 0], escape)
+    places = np.empty(n, np.uint16)
+    out = places
+    if n:
+        with nogil:
+            found = impl.find_rares(&symbols[0], c, n, &rares, &out[0])
+    return places[:found]

@@ -19,7 +19,8 @@ typedef struct {
     const z4_model *model; /* whose codes these are */
     uint32_t codes[Z4_RANS_CONTEXTS * 256];
     uint64_t reciprocals[Z4_RANS_CONTEXTS * 256];
-    uint8_t is_rare[Z4_RANS_CONTEXTS * 256]; /* of each context: its table lacks the symbol, or it is the escape */
+    z4_rares rares;
+    uint16_t places[Z4_RARES_TILE];
     uint32_t side_codes[256];
     uint64_t side_reciprocals[256];
     uint8_t rows[Z4_MODEL_MOST_ROWS];
@@ -55,8 +56,7 @@ static int z4_symbols_prepare(const z4_model *m, z4_symbols_encoder *s)
         const int status = z4_rans_codes_build(freqs, s->codes + 256 * c, s->reciprocals + 256 * c);
         if (status != Z4_OK)
             return status;
-        for (unsigned y = 0; y < 256; y++)
-            s->is_rare[256 * c + y] = freqs[y] == 0 || y == m->escape;
+        z4_rares_prepare(&s->rares, c, freqs, m->escape);
     }
     s->model = m;
     return Z4_OK;
@@ -104,37 +104,24 @@ static void z4_classes_of_rows(const z4_symbols_impl *impl, const z4_model *m, c
     }
 }
 
-/* Put the escape in the place of what a table lacks; -> how many, or Z4_CAPACITY. Eight symbols at a time are only
- * looked at: few have a rare one among them. */
-static ptrdiff_t z4_set_rare_apart(const z4_model *m, uint8_t *symbols, const uint8_t *contexts, size_t n,
-                                   z4_symbols_encoder *s)
+/* Put the escape in the place of what a table lacks; -> how many, or Z4_CAPACITY. */
+static ptrdiff_t z4_set_rare_apart(const z4_kernels *k, const z4_model *m, uint8_t *symbols, const uint8_t *contexts,
+                                   size_t n, z4_symbols_encoder *s)
 {
-    const uint8_t *const is_rare = s->is_rare;
     size_t taken = 0;
-    for (size_t i = 0; i < n; i += 8) {
-        const size_t t = n - i < 8 ? n - i : 8;
-        uint8_t *y = symbols + i;
-        uint8_t some = 0;
-        if (m->count > 1) {
-            const uint8_t *c = contexts + i;
-            for (size_t j = 0; j < t; j++)
-                some |= is_rare[y[j] | (size_t)c[j] << 8];
-        } else {
-            for (size_t j = 0; j < t; j++)
-                some |= is_rare[y[j]];
-        }
-        if (!some)
-            continue;
-        if (taken > Z4_MODEL_RARES)
+    for (size_t i = 0; i < n; i += Z4_RARES_TILE) {
+        const size_t t = n - i < Z4_RARES_TILE ? n - i : Z4_RARES_TILE;
+        const uint8_t *c = m->count > 1 ? contexts + i : NULL;
+        const size_t found = k->symbols->find_rares(symbols + i, c, t, &s->rares, s->places);
+        if (found > Z4_MODEL_RARES - taken)
             return Z4_CAPACITY;
-        for (size_t j = 0; j < t; j++) {
-            if (is_rare[y[j] | (m->count > 1 ? (size_t)contexts[i + j] << 8 : 0)]) {
-                s->rare[taken++] = y[j];
-                y[j] = m->escape;
-            }
+        for (size_t j = 0; j < found; j++) {
+            uint8_t *const y = symbols + i + s->places[j];
+            s->rare[taken++] = *y;
+            *y = m->escape;
         }
     }
-    return taken > Z4_MODEL_RARES ? Z4_CAPACITY : (ptrdiff_t)taken;
+    return (ptrdiff_t)taken;
 }
 
 /* Whether remainders are worth coding one a byte: more than 1 % below r bits each in a sample of the chunk. */
@@ -227,7 +214,7 @@ static ptrdiff_t z4_encode_stream0(const z4_kernels *k, z4_chunk_job *job, const
     job->rare_nbytes = 0;
     job->n_rare = 0;
     if (m->has & Z4_MODEL_RARE) {
-        const ptrdiff_t n_rare = z4_set_rare_apart(m, symbols, contexts, n, s);
+        const ptrdiff_t n_rare = z4_set_rare_apart(k, m, symbols, contexts, n, s);
         if (n_rare < 0)
             return n_rare;
         got = z4_encode_side(k, z4_model_rare(m), s->rare, (size_t)n_rare, out + at, capacity - at, s);

@@ -22,7 +22,8 @@
  * count    counts[contexts[j]][symbols[j]] += 1; contexts NULL: counts[0]. Contexts are trusted,
  *          and below 64.
  * weigh    Sum of the n values max(floor, symbol), where 0 and 255 count as floor, below 256; with
- *          sums each value is added to sums[j] as well. */
+ *          sums each value is added to sums[j] as well.
+ * find_rares  See z4_rares.h. */
 #ifndef Z4_SYMBOLS_H
 #define Z4_SYMBOLS_H
 
@@ -211,6 +212,7 @@ Z4_SYMBOLS_VARIANT(avx512, Z4_TARGET_AVX512)
         z4_symbols_contexts_##isa_,                                                                \
         z4_symbols_count_##isa_,                                                                   \
         z4_symbols_weigh_##isa_,                                                                   \
+        z4_rares_find_##isa_,                                                                      \
     }
 
 static const z4_symbols_impl Z4_SYMBOLS[] = {

@@ -3,6 +3,7 @@
 #define Z4_SYMBOLS_TYPES_H
 
 #include "z4_planes.h"
+#include "z4_rares.h"
 
 /* The id of the transform less 7. */
 enum z4_symbols_kind {
@@ -33,6 +34,8 @@ typedef struct z4_symbols_impl {
     void (*count)(const uint8_t *symbols, const uint8_t *contexts, size_t n,
                   uint32_t (*counts)[256]);
     uint64_t (*weigh)(const uint8_t *symbols, size_t n, unsigned floor, uint32_t *sums);
+    size_t (*find_rares)(const uint8_t *symbols, const uint8_t *contexts, size_t n,
+                         const z4_rares *rares, uint16_t *places);
 } z4_symbols_impl;
 
 /* Bytes of an element. */
