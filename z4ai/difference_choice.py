@@ -15,7 +15,6 @@ from z4ai import _wire
 from z4ai._fast import contexts, differences, models
 from z4ai.difference import FLOATS, RARE, ROWS, block_of, n_symbols
 from z4ai.model import Model
-from z4ai.model_choice import tables_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,11 +191,11 @@ def choose_difference(
 
 def _settle(way: _Counts, terms: _Terms, most: int, only: int | None = None) -> _Choice:
     """Choose the contexts that classes are merged to; only : the shift, where that is known."""
-    bins = int(np.flatnonzero(way.counts.any(1))[-1]) + 1
+    bins = len(way.counts)
     choices = []
     for shift in range(terms.octave + 2) if only is None else (only,):
         if bins >> shift <= 2 * most or only is not None:
-            cost, n_contexts = models.merge(way.counts[:bins], shift, most)
+            cost, n_contexts = models.merge(way.counts, shift, most)
             choices.append(_Choice(cost + way.side, shift, n_contexts, way))
         if bins >> shift <= 1:
             break
@@ -222,9 +221,11 @@ def _count(sample: _Sample, terms: _Terms, period: int) -> _Counts:
     pair = sample.content, sample.reference
     width, floats, below, top, octave = terms
     if not period:
-        counts, _ = differences.count(*pair, width, floats, below, top, 0, None)
+        counts = differences.count(*pair, width, floats, below, top)
         return _Counts(counts, None, 0, 0, 0)
-    levels = differences.levels(*pair, width, floats, below, top, octave, period)
+    levels, symbols, of_reference = differences.levels(
+        *pair, width, floats, below, top, octave, period
+    )
     ordered = np.sort(levels[levels > 0])
     low, high = (int(ordered[len(ordered) // 100]), int(ordered[-1])) if len(ordered) else (0, 0)
     # Rows that do not change at all stay far below those that do.
@@ -232,7 +233,7 @@ def _count(sample: _Sample, terms: _Terms, period: int) -> _Counts:
     least = max(low - apart, high - _MOST_CLASS, 0)
     most = min(high - least, _MOST_CLASS)
     classes = np.minimum(np.maximum(levels, least) - np.uint16(least), most).astype(np.uint8)
-    counts, _ = differences.count(*pair, width, floats, below, top, period, classes)
+    counts = differences.count_rows(symbols, of_reference, period, classes)
     side = models.cost(np.bincount(classes, minlength=256).astype(np.uint32))
     return _Counts(counts, classes, least, most, side + 256 * _CLASS_TABLE_BITS)
 
@@ -240,8 +241,9 @@ def _count(sample: _Sample, terms: _Terms, period: int) -> _Counts:
 def _make(sample: _Sample, dtype: DType, terms: _Terms, choice: _Choice, period: int) -> Model:
     """Make the record of a model, and what the kernels take."""
     _, shift, n_contexts, way = choice
-    by_context = _by_context(way.counts, shift, n_contexts)[:, : n_symbols(dtype.width)]
-    kept, apart, escape = tables_of(by_context, complete=sample.complete)
+    kept, apart, escape = models.apart(
+        way.counts, shift, n_contexts, n_symbols(dtype.width), sample.complete
+    )
     flags = FLOATS if terms.floats else 0
     flags |= RARE if apart is not None else 0
     flags |= ROWS if way.rows is not None else 0
@@ -267,18 +269,7 @@ def _make(sample: _Sample, dtype: DType, terms: _Terms, choice: _Choice, period:
     return Model(record, block_of(flags, escape, *fixed, period, (first, second, third), encoder))
 
 
-def _by_context(counts: NDArray[np.uint32], shift: int, count: int) -> NDArray[np.uint64]:
-    """Add up the counts of classes that share a context, of which there are `count`."""
-    last = (count - 1) << shift
-    total = np.empty((count, 256), np.uint64)
-    total[:-1] = counts[:last].reshape(count - 1, 1 << shift, 256).sum(1, dtype=np.uint32)
-    total[-1] = counts[last:].sum(0, dtype=np.uint32)
-    return total
-
-
 def _tables(counts: NDArray[np.uint32]) -> tuple[bytes, NDArray[np.uint16]]:
     """Describe tables for counts; -> the description with its size before it, and the tables."""
-    whole = np.zeros((len(counts), 256), np.uint32)
-    whole[:, : counts.shape[1]] = counts
-    described, tables = contexts.make_tables(whole, _PRECISION)
+    described, tables = contexts.make_tables(counts, _PRECISION)
     return _wire.put_varint(len(described)) + described, tables

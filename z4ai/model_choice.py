@@ -35,10 +35,12 @@ if TYPE_CHECKING:
 
     from z4ai.dtypes import DType
 
-__all__ = ["choose_model", "tables_of"]
+__all__ = ["choose_model"]
 
-# Elements that tables are made by, and those that contexts are chosen by.
+# Elements that tables are made by, and those that contexts are chosen by. Elements of a byte are
+# quickly counted, and a symbol that a sample lacks costs every other one a little.
 _SAMPLE = 1 << 22
+_SAMPLE_OF_BYTES = 1 << 23
 _DRAFT = 1 << 19
 # Rows of a sample that columns are judged by.
 _DRAFT_ROWS = 64
@@ -54,8 +56,6 @@ _STRETCHES = (256, 1024)
 # What a table of classes takes, about.
 _CLASS_TABLE_BITS = 160
 _WINDOW = 254
-# The escape stands for a symbol that is rarer than one in so many.
-_RAREST = 1024
 _FIELD_BITS = {SYMBOLS2: 10, SYMBOLS4: 10, SYMBOLS8: 12}
 _FIELD_SHIFT = {SYMBOLS2: 5, SYMBOLS4: 5, SYMBOLS8: 3}
 
@@ -160,6 +160,8 @@ class _Sampler:
         Of the window of symbols.
     n : int
         Elements of the content.
+    most : int
+        Elements that tables are made by, at most.
     fold : ndarray of uint8 or None
         What each symbol weighs, if not itself.
     """
@@ -169,6 +171,7 @@ class _Sampler:
         self._kind = dtype.symbols - SYMBOLS1
         self._swap = big_endian
         self._kept: dict[tuple[int, ...], NDArray[np.uint8]] = {}
+        self.most = _SAMPLE_OF_BYTES if dtype.width == 1 else _SAMPLE
         self.n = len(content) // dtype.width
         self.base = self._choose_base(dtype)
         self.fold = _fold_of(dtype.name)
@@ -289,7 +292,7 @@ def _sort(
 
 
 def _draft(sampler: _Sampler, view: _View, floor: int, n: int, most: int) -> _Draft | None:
-    wanted = min(max(_DRAFT, _DRAFT_ROWS * view.period), _SAMPLE) if view.columns else _DRAFT
+    wanted = min(max(_DRAFT, _DRAFT_ROWS * view.period), sampler.most) if view.columns else _DRAFT
     symbols = sampler.take(view.period, wanted)
     classes = _classes(sampler.fold_of(symbols), view, floor)
     if classes is None:
@@ -321,21 +324,16 @@ def _class_cost(classes: NDArray[np.uint8]) -> int:
 
 def _make_model(sampler: _Sampler, draft: _Draft | None, floor: int, n: int) -> Model:
     view = draft.view if draft is not None else _View(0, rows=False, columns=False)
-    symbols = sampler.take(view.period or 1, _SAMPLE)
+    symbols = sampler.take(view.period or 1, sampler.most)
     complete = len(symbols) == n
     classes = _Classes(None, None, 0, 0)
     if draft is None:
-        counts = models.histogram(symbols)[None].astype(np.uint64)
-        shift = 0
+        counts, shift, n_contexts = models.histogram(symbols)[None], 0, 1
     else:
         classes = _classes(sampler.fold_of(symbols), view, floor) or classes
-        fine = models.count(symbols, view.period, classes.rows, classes.columns)
-        shift = draft.shift
-        context = np.minimum(np.arange(len(fine)) >> shift, draft.n_contexts - 1)
-        counts = np.zeros((draft.n_contexts, 256), np.uint64)
-        starts = np.flatnonzero(np.diff(context, prepend=-1))
-        counts[: len(starts)] = np.add.reduceat(fine, starts, dtype=np.uint64)
-    tables, rare, escape = tables_of(counts, complete=complete)
+        counts = models.count(symbols, view.period, classes.rows, classes.columns)
+        shift, n_contexts = draft.shift, draft.n_contexts
+    tables, rare, escape = models.apart(counts, shift, n_contexts, 256, complete)
     has = (ROWS if classes.rows is not None else 0) | (
         COLUMNS if classes.columns is not None else 0
     )
@@ -369,33 +367,6 @@ def _class_counts(classes: _Classes) -> NDArray[np.uint32]:
     if classes.columns is not None:
         counts += np.bincount(classes.columns, minlength=256).astype(np.uint32)
     return counts
-
-
-def tables_of(
-    counts: NDArray[np.uint64], *, complete: bool
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32] | None, int]:
-    """Take rare symbols out of counts by context; -> counts for tables, of rare ones, the escape.
-
-    A symbol is rare in a context where a frequency of 1/4096 would be more than its due.
-    """
-    total = counts.sum(1, keepdims=True)
-    rare = counts * np.uint64(4096) < total
-    occurs = counts.sum(0)
-    if complete and not (rare & (counts > 0)).any():
-        return counts.astype(np.uint32), None, 0
-    escape = int(np.argmin(occurs))
-    if occurs[escape] * np.uint64(_RAREST) > occurs.sum():
-        # Every symbol is frequent: none can stand for others.
-        return np.maximum(counts, np.uint64(1)).astype(np.uint32), None, 0
-    rare[:, escape] = True
-    kept = np.where(rare, np.uint64(0), counts)
-    apart = np.where(rare, counts, np.uint64(0))
-    kept[:, escape] = apart.sum(1)
-    tail = apart.sum(0)
-    if not complete:
-        kept[:, escape] = np.maximum(kept[:, escape], np.uint64(1))
-        tail += np.uint64(1)
-    return kept.astype(np.uint32), tail.astype(np.uint32), escape
 
 
 def _sized(part: bytes) -> bytes:

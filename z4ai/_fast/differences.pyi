@@ -16,7 +16,7 @@ def levels(
     octave: int,
     period: int,
     isa: str | None = None,
-) -> NDArray[np.uint16]: ...
+) -> tuple[NDArray[np.uint16], NDArray[np.uint8], NDArray[np.uint8]]: ...
 def count(
     content: Buffer,
     reference: Buffer,
@@ -24,10 +24,12 @@ def count(
     floats: bool,
     below: int,
     top: int,
-    period: int,
-    rows: Buffer | None,
     isa: str | None = None,
-) -> tuple[NDArray[np.uint32], int]: ...
+) -> NDArray[np.uint32]: ...
+def count_rows(
+    symbols: Buffer, classes: Buffer, period: int, rows: Buffer
+) -> NDArray[np.uint32]: ...
+def count_bits(counts: Buffer, width: int) -> int: ...
 def xor(a: Buffer, b: Buffer, out: Buffer) -> None: ...
 def split(
     content: Buffer, reference: Buffer, width: int, floats: bool, isa: str | None = None

@@ -28,10 +28,14 @@ cdef extern from "z4_difference_survey.h" nogil:
         size_t period
     void z4_difference_levels(const z4_difference_impl *impl, const z4_difference_way *way,
                               const uint8_t *content, const uint8_t *reference, size_t n,
-                              uint16_t *levels) noexcept
+                              uint16_t *levels, uint8_t *symbols, uint8_t *classes) noexcept
     void z4_difference_count(const z4_difference_impl *impl, const z4_difference_way *way,
                              const uint8_t *content, const uint8_t *reference, size_t n,
-                             const uint8_t *rows, uint32_t (*counts)[256]) noexcept
+                             uint32_t (*counts)[256]) noexcept
+    void z4_difference_count_rows(const uint8_t *symbols, const uint8_t *classes, size_t n,
+                                  size_t period, const uint8_t *rows,
+                                  uint32_t (*counts)[256]) noexcept
+    size_t z4_difference_classes(const uint32_t (*counts)[256]) noexcept
     uint64_t z4_difference_count_bits(int kind, const uint32_t (*counts)[256],
                                       size_t classes) noexcept
     size_t z4_difference_split_all(const z4_difference_impl *impl, int kind, int floats,
@@ -114,29 +118,36 @@ def levels(const uint8_t[::1] content, const uint8_t[::1] reference, size_t widt
 
     Returns
     -------
-    ndarray of uint16
+    levels : ndarray of uint16
         For each row (the last may be shorter) 0 if it does not differ, else the mean difference
         in the same steps as classes.
+    symbols, classes : ndarray of uint8
+        Of each element, and of its reference: what `count_rows` takes.
     """
     cdef z4_difference_way way = _way(width, floats, below, top)
     cdef size_t n = _elements(content, reference, width)
     cdef const z4_difference_impl *impl = _variant(isa)
     cdef uint16_t[::1] view
+    cdef uint8_t[::1] y, c
     if period == 0 or octave > MOST_OCTAVE:
         raise ValueError("no rows, or too many steps of an octave")
     way.octave = octave
     way.period = period
     out = np.empty((n + period - 1) // period, np.uint16)
+    symbols = np.empty(n, np.uint8)
+    classes = np.empty(n, np.uint8)
     view = out
+    y = symbols
+    c = classes
     if n:
         with nogil:
-            z4_difference_levels(impl, &way, &content[0], &reference[0], n, &view[0])
-    return out
+            z4_difference_levels(impl, &way, &content[0], &reference[0], n, &view[0], &y[0], &c[0])
+    return out, symbols, classes
 
 
 def count(const uint8_t[::1] content, const uint8_t[::1] reference, size_t width, bint floats,
-          unsigned below, unsigned top, size_t period, const uint8_t[::1] rows, isa=None):
-    """Count symbols by the sum of their reference's class and their row's class.
+          unsigned below, unsigned top, isa=None):
+    """Count symbols by the class of their reference.
 
     Parameters
     ----------
@@ -148,40 +159,69 @@ def count(const uint8_t[::1] content, const uint8_t[::1] reference, size_t width
         They are floats.
     below, top : int
         Of classes of the reference.
-    period : int
-        Elements of a row; 0 without rows.
-    rows : buffer or None
-        The class of each row, below 128; None stands for 0.
     isa : str, optional
         Run the variant of one instruction set: a door for tests.
 
     Returns
     -------
-    counts : ndarray of uint32, shape (CLASSES, 256)
-    bits : int
-        Bits apart of all elements.
+    ndarray of uint32, shape (classes, 256)
+        Of as many classes as occur, at most CLASSES.
     """
     cdef z4_difference_way way = _way(width, floats, below, top)
     cdef size_t n = _elements(content, reference, width)
     cdef const z4_difference_impl *impl = _variant(isa)
     cdef uint32_t[:, ::1] view
-    cdef const uint8_t *r = NULL
-    cdef uint64_t bits = 0
+    cdef size_t classes = 0
     counts = np.zeros((CLASSES, 256), np.uint32)
     view = counts
-    if rows is not None and n:
-        if (period == 0 or <size_t> rows.shape[0] != (n + period - 1) // period
-                or np.max(rows) >= 128):
-            raise ValueError("classes of rows do not fit the content")
-        r = &rows[0]
-        way.period = period
     if n:
         with nogil:
-            z4_difference_count(impl, &way, &content[0], &reference[0], n, r,
+            z4_difference_count(impl, &way, &content[0], &reference[0], n,
                                 <uint32_t (*)[256]> &view[0, 0])
-            bits = z4_difference_count_bits(
-                way.kind, <const uint32_t (*)[256]> &view[0, 0], Z4_DIFFERENCE_CLASSES)
-    return counts, bits
+            classes = z4_difference_classes(<const uint32_t (*)[256]> &view[0, 0])
+    return counts[:classes]
+
+
+def count_rows(const uint8_t[::1] symbols, const uint8_t[::1] classes, size_t period,
+               const uint8_t[::1] rows):
+    """Count symbols by the sum of their reference's class and their row's class.
+
+    Parameters
+    ----------
+    symbols, classes : buffer
+        From `levels`.
+    period : int
+        Elements of a row.
+    rows : buffer
+        The class of each row, below 128.
+
+    Returns
+    -------
+    ndarray of uint32, shape (classes, 256)
+        Of as many sums as occur, at most CLASSES.
+    """
+    cdef size_t n = <size_t> symbols.shape[0], found = 0
+    cdef uint32_t[:, ::1] view
+    if (period == 0 or classes.shape[0] != symbols.shape[0]
+            or <size_t> rows.shape[0] != (n + period - 1) // period
+            or (n and np.max(rows) >= 128)):
+        raise ValueError("classes do not fit the symbols")
+    counts = np.zeros((CLASSES, 256), np.uint32)
+    view = counts
+    if n:
+        with nogil:
+            z4_difference_count_rows(&symbols[0], &classes[0], n, period, &rows[0],
+                                     <uint32_t (*)[256]> &view[0, 0])
+            found = z4_difference_classes(<const uint32_t (*)[256]> &view[0, 0])
+    return counts[:found]
+
+
+def count_bits(const uint32_t[:, ::1] counts, size_t width):
+    """Return how many bits apart symbols so counted have: a door for tests."""
+    if counts.shape[1] != 256 or counts.shape[0] == 0:
+        raise ValueError("counts must have a row of 256 for each class")
+    return z4_difference_count_bits(_kind(width), <const uint32_t (*)[256]> &counts[0, 0],
+                                    <size_t> counts.shape[0])
 
 
 def xor(const uint8_t[::1] a, const uint8_t[::1] b, uint8_t[::1] out):

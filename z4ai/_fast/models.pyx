@@ -25,6 +25,12 @@ cdef extern from "z4_survey.h" nogil:
     uint64_t z4_survey_cost(const uint32_t *counts, size_t n) noexcept
     uint64_t z4_survey_merge(const uint32_t (*counts)[256], unsigned bins, unsigned shift,
                              unsigned most, unsigned *count) noexcept
+    int z4_survey_apart(const uint32_t (*counts)[256], unsigned bins, unsigned shift,
+                        unsigned count, unsigned width, bint complete, uint32_t (*kept)[256],
+                        uint32_t *rare) noexcept
+    void z4_survey_begin() noexcept
+
+z4_survey_begin()
 
 # Rows of what `count` returns: sums of a row class and a column class.
 CLASSES = 128
@@ -167,3 +173,48 @@ def merge(const uint32_t[:, ::1] counts, unsigned shift, unsigned most):
     size = z4_survey_merge(<const uint32_t (*)[256]> &counts[0, 0],
                            <unsigned> counts.shape[0], shift, most, &found)
     return size, found
+
+
+def apart(const uint32_t[:, ::1] counts, unsigned shift, unsigned count, unsigned width,
+          bint complete):
+    """Add up classes to contexts, and take the symbols out that are rare in theirs.
+
+    A symbol is rare in a context where a frequency of 1/4096 would be more than its due.
+
+    Parameters
+    ----------
+    counts : buffer of uint32, shape (any, 256)
+        Of symbols by class.
+    shift : int
+        Of classes.
+    count : int
+        Contexts; the last one has all classes above.
+    width : int
+        Symbols that there are.
+    complete : bool
+        All is counted: what was not seen need not have a frequency.
+
+    Returns
+    -------
+    kept : ndarray of uint32, shape (count, 256)
+        What tables are made of.
+    rare : ndarray of uint32, shape (256,), or None
+        Of the symbols coded apart.
+    escape : int
+        The symbol that stands for them; 0 without.
+    """
+    cdef int escape
+    cdef uint32_t[:, ::1] out
+    cdef uint32_t[::1] rest
+    if (counts.shape[1] != 256 or not 1 <= counts.shape[0] <= Z4_SURVEY_CLASSES or shift > 7
+            or not 1 <= count <= 64 or not 2 <= width <= 256):
+        raise ValueError("counts must have a row of 256 for each class")
+    kept = np.empty((count, 256), np.uint32)
+    rare = np.empty(256, np.uint32)
+    out = kept
+    rest = rare
+    with nogil:
+        escape = z4_survey_apart(<const uint32_t (*)[256]> &counts[0, 0],
+                                 <unsigned> counts.shape[0], shift, count, width, complete,
+                                 <uint32_t (*)[256]> &out[0, 0], &rest[0])
+    return (kept, None, 0) if escape < 0 else (kept, rare, escape)

@@ -9,6 +9,11 @@
 
 #include "z4_chunk_difference.h"
 #include "z4_chunk_symbols_encode.h"
+#include "z4_entropy.h"
+
+/* Runs that a chunk without its reference is judged by. */
+#define Z4_PROMISE_RUNS ((size_t)16)
+#define Z4_PROMISE_RUN ((size_t)256)
 
 Z4_INLINE size_t z4_difference_bound(uint64_t content_nbytes, size_t width, size_t gap, size_t gap_stream)
 {
@@ -106,7 +111,7 @@ static ptrdiff_t z4_encode_difference0(const z4_kernels *k, z4_chunk_job *job, c
     if (m->count > 1)
         z4_raise_classes(k->difference, m, s->rows, first, n, contexts);
     if (m->has & Z4_MODEL_RARE) {
-        const ptrdiff_t n_rare = z4_set_rare_apart(m, symbols, contexts, n, s);
+        const ptrdiff_t n_rare = z4_set_rare_apart(k, m, symbols, contexts, n, s);
         if (n_rare < 0)
             return n_rare;
         got = z4_encode_side(k, z4_model_rare(m), s->rare, (size_t)n_rare, out + at, capacity - at, s);
@@ -120,6 +125,33 @@ static ptrdiff_t z4_encode_difference0(const z4_kernels *k, z4_chunk_job *job, c
     return got < 0 ? got : (ptrdiff_t)at + got;
 }
 
+/* What planes of n elements would take, by the entropy of a sample. */
+static uint64_t z4_planes_promise(const z4_kernels *k, int layout, const uint8_t *src, size_t n,
+                                  z4_encode_scratch *scratch)
+{
+    const size_t width = z4_layout_width(layout), m = n < Z4_PROMISE_RUN ? n : Z4_PROMISE_RUN;
+    uint64_t bits = 0; /* in 1/65536 */
+    if (n == 0)
+        return 0;
+    memset(scratch->counts, 0, width * sizeof scratch->counts[0]);
+    for (size_t r = 0; r < Z4_PROMISE_RUNS; r++) {
+        uint8_t *planes[Z4_MAX_PLANES];
+        for (size_t p = 0; p < width; p++)
+            planes[p] = scratch->probe[p];
+        k->planes->split[layout](src + r * ((n - m) / (Z4_PROMISE_RUNS - 1)) * width, m, planes);
+        for (size_t p = 0; p < width; p++)
+            for (size_t i = 0; i < m; i++)
+                scratch->counts[p][planes[p][i]]++;
+    }
+    for (size_t p = 0; p < width; p++) {
+        uint64_t taken = z4_v_log2_v(Z4_PROMISE_RUNS * m);
+        for (size_t s = 0; s < 256; s++)
+            taken -= z4_v_log2_v(scratch->counts[p][s]);
+        bits += taken;
+    }
+    return (bits >> 16) * n / (8 * Z4_PROMISE_RUNS * m);
+}
+
 /* z4_encode_chunk() by differences. A status below 0: the model does not fit this content; what was written is void.
  * Sets `doubtful` where planes promise nearly as much, or more. */
 static void z4_encode_as_difference(const z4_kernels *k, z4_chunk_job *job, const z4_model *m, const uint8_t *content,
@@ -131,13 +163,11 @@ static void z4_encode_as_difference(const z4_kernels *k, z4_chunk_job *job, cons
     const size_t width = z4_transform_width(job->layout), total = job->content_nbytes;
     const size_t n = total / width, tail = total % width, stride = z4_align64(n + 64);
     uint8_t *symbols = planes, *contexts = planes + stride;
-    z4_forecast forecast;
     job->status = n > Z4_MODEL_ELEMENTS ? Z4_CAPACITY : (int8_t)z4_symbols_prepare(m, s);
     if (job->status != Z4_OK)
         return;
     job->params_nbytes = m->has & (Z4_MODEL_ROWS | Z4_MODEL_RARE) ? Z4_SYMBOLS_PARAMS : 0;
     gap += job->params_nbytes;
-    const size_t seen = z4_probe(k, job, job->planes, src, n, scratch, &forecast);
     const size_t begin = gap + Z4_DIFFERENCE_STREAMS * gap_stream;
     const size_t apart = z4_split_difference(k, job, m, src, reference, n, symbols, contexts, out + begin, s);
     const ptrdiff_t got = z4_encode_difference0(k, job, m, symbols, contexts, job->seed / width, n, out + begin + apart,
@@ -157,11 +187,9 @@ static void z4_encode_as_difference(const z4_kernels *k, z4_chunk_job *job, cons
     const size_t at = begin + apart + (size_t)got;
     memcpy(out + at, src + total - tail, tail);
     job->encoded_nbytes = at + tail;
-    /* What planes would take by the sample. */
-    const uint64_t planes_nbytes = (uint64_t)forecast.lean * n / (seen == 0 ? 1 : seen) + tail;
     const uint64_t mine = at + tail - begin;
-    job->saved = planes_nbytes > mine ? (uint32_t)(planes_nbytes - mine) : 0;
-    job->doubtful = n < ((size_t)1 << 16) || 10 * mine >= 9 * planes_nbytes;
+    job->doubtful = n < ((size_t)1 << 16) ||
+                    10 * mine >= 9 * (z4_planes_promise(k, job->planes, src, n, scratch) + tail);
 }
 
 /* z4_encode_chunk() of content that is its reference: nothing but a header. */

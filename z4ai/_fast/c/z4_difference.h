@@ -160,6 +160,8 @@ Z4_INLINE uint32_t z4_difference_level8(uint64_t m)
     {                                                                                                                 \
         z4_difference_writer mine = *w;                                                                               \
         for (size_t i = 0; i < n; i += 8) {                                                                           \
+            if (i % 64 == 0)                                                                                          \
+                i = z4_difference_skip(symbols, i, n, Z4_DIFFERENCE_APART##w_);                                       \
             const size_t k = n - i < 8 ? n - i : 8;                                                                   \
             const uint64_t y = z4_difference_eight(symbols + i, k);                                                   \
             if (!z4_difference_some_apart(y, Z4_DIFFERENCE_APART##w_))                                                \
@@ -176,6 +178,8 @@ Z4_INLINE uint32_t z4_difference_level8(uint64_t m)
         uint64_t at = mine.at;                                                                                        \
         memset(apart, 0, n * sizeof *apart);                                                                          \
         for (size_t i = 0; i < n; i += 8) {                                                                           \
+            if (i % 64 == 0)                                                                                          \
+                i = z4_difference_skip(symbols, i, n, Z4_DIFFERENCE_APART##w_);                                       \
             const size_t k = n - i < 8 ? n - i : 8;                                                                   \
             const uint64_t y = z4_difference_eight(symbols + i, k);                                                   \
             if (!z4_difference_some_apart(y, Z4_DIFFERENCE_APART##w_))                                                \

@@ -23,6 +23,19 @@ Z4_INLINE uint64_t z4_difference_eight(const uint8_t *symbols, size_t n)
     return y;
 }
 
+/* From i on, the first of 64 symbols together of which one has bits apart, or fewer than 64. */
+Z4_INLINE size_t z4_difference_skip(const uint8_t *symbols, size_t i, size_t n, uint8_t least)
+{
+    for (; i + 64 <= n; i += 64) {
+        uint8_t most = 0;
+        for (size_t j = 0; j < 64; j++)
+            most = symbols[i + j] > most ? symbols[i + j] : most;
+        if (most >= least)
+            break;
+    }
+    return i;
+}
+
 /* Whether one of eight symbols has bits apart. */
 Z4_INLINE int z4_difference_some_apart(uint64_t y, unsigned least)
 {

@@ -17,36 +17,31 @@ typedef struct {
     size_t period; /* 0: no rows */
 } z4_difference_way;
 
-typedef struct {
-    uint64_t sizes[Z4_DIFFERENCE_TILE];
-    uint8_t symbols[Z4_DIFFERENCE_TILE], classes[Z4_DIFFERENCE_TILE];
-} z4_difference_tile;
-
 Z4_INLINE void z4_difference_look(const z4_difference_impl *impl, const z4_difference_way *way, const uint8_t *content,
-                                  const uint8_t *reference, size_t n, z4_difference_tile *tile)
+                                  const uint8_t *reference, size_t n, uint64_t *sizes, uint8_t *symbols, uint8_t *classes)
 {
-    impl->split[way->kind](content, reference, n, way->floats, tile->symbols, tile->sizes);
+    impl->split[way->kind](content, reference, n, way->floats, symbols, sizes);
     if (way->floats)
-        impl->contexts[way->kind](reference, n, way->top, way->below, 0, 0, 255, tile->classes);
+        impl->contexts[way->kind](reference, n, way->top, way->below, 0, 0, 255, classes);
     else
-        memset(tile->classes, 0, n);
+        memset(classes, 0, n);
 }
 
-/* Level of each row of n elements. */
+/* Level of each row of n elements; their symbols, and the classes of their references, are kept for a count. */
 static void z4_difference_levels(const z4_difference_impl *impl, const z4_difference_way *way, const uint8_t *content,
-                                 const uint8_t *reference, size_t n, uint16_t *levels)
+                                 const uint8_t *reference, size_t n, uint16_t *levels, uint8_t *symbols,
+                                 uint8_t *classes)
 {
     const size_t width = (size_t)1 << way->kind;
-    z4_difference_tile tile;
+    uint64_t sizes[Z4_DIFFERENCE_TILE];
     uint64_t sum = 0;
     size_t row = 0; /* elements of it that are summed up */
     for (size_t i = 0; i < n; i += Z4_DIFFERENCE_TILE) {
         const size_t t = n - i < Z4_DIFFERENCE_TILE ? n - i : Z4_DIFFERENCE_TILE;
-        z4_difference_look(impl, way, content + i * width, reference + i * width, t, &tile);
+        z4_difference_look(impl, way, content + i * width, reference + i * width, t, sizes, symbols + i, classes + i);
         for (size_t done = 0; done < t;) {
             const size_t k = way->period - row < t - done ? way->period - row : t - done;
-            sum += impl->weigh[way->kind]((const uint8_t *)tile.sizes + done * width, tile.classes + done, k,
-                                          way->octave);
+            sum += impl->weigh[way->kind]((const uint8_t *)sizes + done * width, classes + i + done, k, way->octave);
             row += k;
             done += k;
             if (row == way->period || i + done == n) {
@@ -58,28 +53,44 @@ static void z4_difference_levels(const z4_difference_impl *impl, const z4_differ
     }
 }
 
-/* counts[class of the reference + class of the row][symbol] += 1 */
+/* counts[class of the reference][symbol] += 1 */
 static void z4_difference_count(const z4_difference_impl *impl, const z4_difference_way *way, const uint8_t *content,
-                                const uint8_t *reference, size_t n, const uint8_t *rows, uint32_t (*counts)[256])
+                                const uint8_t *reference, size_t n, uint32_t (*counts)[256])
 {
     const size_t width = (size_t)1 << way->kind;
-    z4_difference_tile tile;
+    uint64_t sizes[Z4_DIFFERENCE_TILE];
+    uint8_t symbols[Z4_DIFFERENCE_TILE], classes[Z4_DIFFERENCE_TILE];
     for (size_t i = 0; i < n; i += Z4_DIFFERENCE_TILE) {
         const size_t t = n - i < Z4_DIFFERENCE_TILE ? n - i : Z4_DIFFERENCE_TILE;
-        z4_difference_look(impl, way, content + i * width, reference + i * width, t, &tile);
-        for (size_t done = 0; done < t;) {
-            size_t k = t - done;
-            uint32_t(*from)[256] = counts;
-            if (way->period > 0) {
-                const size_t left = way->period - (i + done) % way->period;
-                k = left < k ? left : k;
-                from += rows[(i + done) / way->period];
-            }
-            for (size_t j = done; j < done + k; j++)
-                from[tile.classes[j]][tile.symbols[j]]++;
-            done += k;
-        }
+        z4_difference_look(impl, way, content + i * width, reference + i * width, t, sizes, symbols, classes);
+        for (size_t j = 0; j < t; j++)
+            counts[classes[j]][symbols[j]]++;
     }
+}
+
+/* counts[class of the reference + class of the row][symbol] += 1, of what z4_difference_levels() kept. */
+static void z4_difference_count_rows(const uint8_t *symbols, const uint8_t *classes, size_t n, size_t period,
+                                     const uint8_t *rows, uint32_t (*counts)[256])
+{
+    for (size_t i = 0; i < n; i += period) {
+        const size_t end = n - i < period ? n : i + period;
+        uint32_t(*const from)[256] = counts + *rows++;
+        for (size_t j = i; j < end; j++)
+            from[classes[j]][symbols[j]]++;
+    }
+}
+
+/* Classes up to the last that occurs. */
+static size_t z4_difference_classes(const uint32_t (*counts)[256])
+{
+    for (size_t c = Z4_DIFFERENCE_CLASSES; c > 0; c--) {
+        uint32_t some = 0;
+        for (size_t y = 0; y < 256; y++)
+            some |= counts[c - 1][y];
+        if (some)
+            return c;
+    }
+    return 0;
 }
 
 /* Bits apart of symbols so counted. */

@@ -69,49 +69,47 @@ typedef struct {
     uint32_t log[258];
 } z4_survey_logs;
 
-static void z4_survey_begin(z4_survey_logs *t)
+static z4_survey_logs z4_survey_table;
+
+/* Once, before anything else. */
+static void z4_survey_begin(void)
 {
     for (uint32_t i = 0; i <= 257; i++)
-        t->log[i] = z4_rans_log2(256 + (i < 256 ? i : 256)) - (8 << 16);
+        z4_survey_table.log[i] = z4_rans_log2(256 + (i < 256 ? i : 256)) - (8 << 16);
 }
 
 /* v log2(v), log2 in 1/65536. */
-Z4_INLINE uint64_t z4_survey_term(const z4_survey_logs *t, uint32_t v)
+Z4_INLINE uint64_t z4_survey_term(uint32_t v)
 {
     if (v < 2)
         return 0;
     const unsigned whole = z4_log2(v);
     const uint64_t fraction = ((uint64_t)v << (32 - whole)) & 0xffffffffu; /* of 2^32 */
     const uint32_t i = (uint32_t)(fraction >> 24);
-    const uint64_t between = fraction & 0xffffff, low = t->log[i], high = t->log[i + 1];
+    const uint64_t between = fraction & 0xffffff, low = z4_survey_table.log[i], high = z4_survey_table.log[i + 1];
     return v * (((uint64_t)whole << 16) + low + ((high - low) * between >> 24));
 }
 
-static uint64_t z4_survey_entropy(const z4_survey_logs *t, const uint32_t *counts, size_t n)
+static uint64_t z4_survey_entropy(const uint32_t *counts, size_t n)
 {
     uint64_t sum = 0, total = 0;
     for (size_t i = 0; i < n; i++) {
-        sum += z4_survey_term(t, counts[i]);
+        sum += z4_survey_term(counts[i]);
         total += counts[i];
     }
-    const uint64_t all = z4_survey_term(t, (uint32_t)total);
+    const uint64_t all = z4_survey_term((uint32_t)total);
     return all > sum ? (all - sum) >> 8 : 0;
 }
 
-static uint64_t z4_survey_cost(const uint32_t *counts, size_t n)
-{
-    z4_survey_logs logs;
-    z4_survey_begin(&logs);
-    return z4_survey_entropy(&logs, counts, n);
-}
+static uint64_t z4_survey_cost(const uint32_t *counts, size_t n) { return z4_survey_entropy(counts, n); }
 
 /* Cost of one context with its table: about four bits for each symbol that occurs, and a few bytes. */
-static uint64_t z4_survey_context(const z4_survey_logs *t, const uint32_t counts[256])
+static uint64_t z4_survey_context(const uint32_t counts[256])
 {
     unsigned some = 0;
     for (unsigned y = 0; y < 256; y++)
         some += counts[y] != 0;
-    return some == 0 ? 256 * 8 : z4_survey_entropy(t, counts, 256) + 256 * (40 + 4 * (uint64_t)some);
+    return some == 0 ? 256 * 8 : z4_survey_entropy(counts, 256) + 256 * (40 + 4 * (uint64_t)some);
 }
 
 /* Least cost of `bins` classes, shifted, where those from some class on are one context; *count: contexts. */
@@ -121,15 +119,13 @@ static uint64_t z4_survey_merge(const uint32_t (*counts)[256], unsigned bins, un
     const unsigned groups = ((bins - 1) >> shift) + 1;
     uint64_t cost[Z4_SURVEY_CLASSES], before = 0, least = UINT64_MAX;
     uint32_t sum[256];
-    z4_survey_logs logs;
-    z4_survey_begin(&logs);
     memset(cost, 0, sizeof cost);
     for (unsigned g = 0; g < groups; g++) {
         memset(sum, 0, sizeof sum);
         for (unsigned b = g << shift; b < bins && b >> shift == g; b++)
             for (unsigned y = 0; y < 256; y++)
                 sum[y] += counts[b][y];
-        cost[g] = z4_survey_context(&logs, sum);
+        cost[g] = z4_survey_context(sum);
         before += cost[g];
     }
     memset(sum, 0, sizeof sum);
@@ -138,13 +134,72 @@ static uint64_t z4_survey_merge(const uint32_t (*counts)[256], unsigned bins, un
         for (unsigned b = g << shift; b < bins && b >> shift == g; b++)
             for (unsigned y = 0; y < 256; y++)
                 sum[y] += counts[b][y];
-        const uint64_t all = before + z4_survey_context(&logs, sum);
+        const uint64_t all = before + z4_survey_context(sum);
         if (g < most && all < least) {
             least = all;
             *count = g + 1;
         }
     }
     return least;
+}
+
+/* The symbol that stands for rare ones is rarer than one in so many. */
+#define Z4_SURVEY_RAREST 1024
+
+/* What contexts (classes shifted, the last `count` - 1 with all above) keep of `width` symbols, and what is rare in its
+ * context: where a frequency of 1/4096 is more than its due. -> the escape, or -1 where nothing is coded apart.
+ * complete: what was counted is all there is. */
+static int z4_survey_apart(const uint32_t (*counts)[256], unsigned bins, unsigned shift, unsigned count,
+                           unsigned width, int complete, uint32_t (*kept)[256], uint32_t *rare)
+{
+    uint64_t occurs[256] = {0}, all = 0;
+    int some = 0;
+    unsigned escape = 0;
+    memset(kept, 0, count * sizeof *kept);
+    memset(rare, 0, 256 * sizeof *rare);
+    for (unsigned b = 0; b < bins; b++) {
+        const unsigned c = b >> shift < count ? b >> shift : count - 1;
+        for (unsigned y = 0; y < width; y++)
+            kept[c][y] += counts[b][y];
+    }
+    for (unsigned c = 0; c < count; c++) {
+        uint64_t total = 0;
+        for (unsigned y = 0; y < width; y++)
+            total += kept[c][y];
+        for (unsigned y = 0; y < width; y++) {
+            occurs[y] += kept[c][y];
+            some |= kept[c][y] > 0 && (uint64_t)kept[c][y] * Z4_RANS_TOTAL < total;
+        }
+        all += total;
+    }
+    for (unsigned y = 1; y < width; y++)
+        escape = occurs[y] < occurs[escape] ? y : escape;
+    if (complete && !some)
+        return -1;
+    if (occurs[escape] * Z4_SURVEY_RAREST > all) {
+        /* Every symbol is frequent: none can stand for others. */
+        for (unsigned c = 0; c < count; c++)
+            for (unsigned y = 0; y < width; y++)
+                kept[c][y] += kept[c][y] == 0;
+        return -1;
+    }
+    for (unsigned c = 0; c < count; c++) {
+        uint64_t total = 0;
+        uint32_t apart = 0;
+        for (unsigned y = 0; y < width; y++)
+            total += kept[c][y];
+        for (unsigned y = 0; y < width; y++) {
+            if (y == escape || (uint64_t)kept[c][y] * Z4_RANS_TOTAL < total) {
+                rare[y] += kept[c][y];
+                apart += kept[c][y];
+                kept[c][y] = 0;
+            }
+        }
+        kept[c][escape] = apart + (apart == 0 && !complete);
+    }
+    for (unsigned y = 0; !complete && y < width; y++)
+        rare[y]++;
+    return (int)escape;
 }
 
 #endif
