@@ -57,8 +57,9 @@ def in_order(content: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
     u = words.dtype.type
     sign = u(1 << (8 * item - 1))
     if dtype in FLOATS:
-        ones = u((1 << (8 * item)) - 1)
-        words = words ^ np.where(words & sign, ones, sign)
+        # Of negative numbers all bits are turned, of others the sign.
+        turned = (words.view(f"<i{item}") >> (8 * item - 1)).view(words.dtype)
+        words = words ^ (turned | sign)
     elif dtype[0] == "I":
         words = words ^ sign
     return words
@@ -129,6 +130,6 @@ def _judge(costs: NDArray[np.int64], gains: NDArray[np.int64]) -> Relation:
 
 def _lengths(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:
     """Count the bits of the distance of each two numbers."""
-    distance = np.where(left > right, left - right, right - left)
+    distance = np.maximum(left, right) - np.minimum(left, right)
     lengths: NDArray[np.int64] = np.frexp(distance.astype(np.float64))[1].astype(np.int64)
     return lengths

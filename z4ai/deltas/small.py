@@ -63,6 +63,7 @@ class SmallTensors:
         self._threads = threads
         self._place = place
         self._open: dict[DType, list[_Member]] = {}
+        self._nbytes: dict[DType, int] = {}
 
     def add(
         self,
@@ -78,7 +79,8 @@ class SmallTensors:
             reference = None
         members = self._open.setdefault(dtype, [])
         members.append(_Member(number, shape, content, reference, record_nbytes))
-        if sum(len(member.content) for member in members) >= GROUP_NBYTES:
+        self._nbytes[dtype] = self._nbytes.get(dtype, 0) + len(content)
+        if self._nbytes[dtype] >= GROUP_NBYTES:
             self._close(dtype)
 
     def flush(self) -> None:
@@ -87,6 +89,7 @@ class SmallTensors:
             self._close(dtype)
 
     def _close(self, dtype: DType) -> None:
+        del self._nbytes[dtype]
         for encoded, members, delta in self._smallest(dtype, self._open.pop(dtype)):
             frame = self._waves.add_encoded(encoded, sum(len(m.content) for m in members))
             at = 0
