@@ -13,7 +13,7 @@ from z4ai.dtypes import numpy_dtype, resolve
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["array_of", "bytes_of", "writable_bytes_of"]
+__all__ = ["array_of", "bytes_of", "room_in", "writable_bytes_of"]
 
 
 def array_of(array: Any) -> NDArray[Any]:
@@ -132,6 +132,21 @@ def _array_of_tensor(tensor: Any) -> NDArray[Any]:
         plain = plain.view(words[dtype.itemsize])
     found: NDArray[Any] = plain.numpy()
     return found.view(dtype)
+
+
+def room_in(out: Any, nbytes: int, what: str) -> NDArray[np.uint8]:
+    """Return the first `nbytes` bytes of a writable contiguous buffer; `what`: that has so many.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `writable_bytes_of`, and if there are too few.
+    """
+    target = writable_bytes_of(out)
+    if len(target) < nbytes:
+        msg = f"out has {len(target)} bytes, {what} has {nbytes}"
+        raise ValueError(msg)
+    return target[:nbytes]
 
 
 def writable_bytes_of(out: Any) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from z4ai import frame
-from z4ai._buffers import bytes_of, writable_bytes_of
+from z4ai._buffers import bytes_of, room_in
 from z4ai._fast.chunks import BytesBuilder
 from z4ai._wire import FORMAT_VERSION, MAGIC_FRAME
 from z4ai.decoder import check_output, decode_frame, index_of_buffer
@@ -209,12 +209,9 @@ def decompress(
     index = index_of_buffer(buf, limits)
     nbytes = index.restored_nbytes
     if out is not None:
-        target = writable_bytes_of(out)
-        if len(target) < nbytes:
-            msg = f"out has {len(target)} bytes, the content has {nbytes}"
-            raise ValueError(msg)
-        decode_frame(buf, index, target[:nbytes], threads)
-        return memoryview(target[:nbytes])
+        target = room_in(out, nbytes, "the content")
+        decode_frame(buf, index, target, threads)
+        return memoryview(target)
     check_output(nbytes, limits)
     builder = BytesBuilder(nbytes)
     with memoryview(builder) as view:

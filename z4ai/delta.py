@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from z4ai._buffers import bytes_of, writable_bytes_of
+from z4ai._buffers import bytes_of, room_in
 from z4ai._fast.chunks import BytesBuilder
 from z4ai._fast.hashing import xxh3_128
 from z4ai.codec import check_shape, is_big_endian
@@ -181,15 +181,12 @@ def decompress_delta(
     _check_reference(known, recorded.nbytes, recorded.digest)
     nbytes = index.content_nbytes
     if out is not None:
-        target = writable_bytes_of(out)
-        if len(target) < nbytes:
-            msg = f"out has {len(target)} bytes, the content has {nbytes}"
-            raise ValueError(msg)
-        if np.may_share_memory(target[:nbytes], known):
+        target = room_in(out, nbytes, "the content")
+        if np.may_share_memory(target, known):
             msg = "out overlaps the reference"
             raise ValueError(msg)
-        decode_delta(buf, index, known, target[:nbytes], threads)
-        return memoryview(target[:nbytes])
+        decode_delta(buf, index, known, target, threads)
+        return memoryview(target)
     check_output(nbytes, limits)
     builder = BytesBuilder(nbytes)
     with memoryview(builder) as view:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from z4ai._buffers import writable_bytes_of
+from z4ai._buffers import room_in
 from z4ai._fast.chunks import BytesBuilder
 from z4ai.container import st_header
 from z4ai.dtypes import numpy_dtype
@@ -207,12 +207,9 @@ class TensorReader(ABC):
         k = self._number(name)
         nbytes = self._header.tensors[k].nbytes
         if out is not None:
-            target = writable_bytes_of(out)
-            if len(target) < nbytes:
-                msg = f"out has {len(target)} bytes, tensor {name!r} has {nbytes}"
-                raise ValueError(msg)
-            self._decode_into(k, target[:nbytes])
-            return memoryview(target[:nbytes])
+            target = room_in(out, nbytes, f"tensor {name!r}")
+            self._decode_into(k, target)
+            return memoryview(target)
         self._check_claim(k)
         builder = BytesBuilder(nbytes)
         with memoryview(builder) as view:
