@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_pairs import file_of, nudged, tensor, tuned
+from model_pairs import PAIRS, file_of, nudged, tensor, tuned
 from reference_writer import Tensor
 from strategies import noise
 
@@ -23,7 +23,7 @@ from z4ai.align import Piece
 from z4ai.container import st_header
 from z4ai.container.source import source_of_buffer
 from z4ai.delta_encoder import encode_delta
-from z4ai.deltas import z4dm
+from z4ai.deltas import contents, z4dm
 from z4ai.deltas.records import (
     BLOCKS,
     COPY,
@@ -390,6 +390,28 @@ DECEIVING: dict[str, tuple[Callable[[bytes], tuple[list[Entry], bytes]], type[Z4
         FormatError,
         ".",
     ),
+    "factors of two tensors": (
+        lambda d: (
+            [
+                Entry(FRAME, location=(at, len(d), 0), factors=(16 + len(d), 40))
+                for at in (16, 56 + len(d))
+            ],
+            d + bytes(40) + d,
+        ),
+        CorruptError,
+        "factors share",
+    ),
+    "factors that are a tensor too": (
+        lambda d: (
+            [
+                Entry(FRAME, location=(16, len(d), 0), factors=(16 + len(d), 40)),
+                Entry(SCRATCH, location=(16 + len(d), 40, 0)),
+            ],
+            d + bytes(40),
+        ),
+        CorruptError,
+        "factors share",
+    ),
     "factors of nothing": (
         lambda d: (
             [Entry(FRAME, location=(16, len(d), 0), factors=(16 + len(d), 40)), C],
@@ -589,3 +611,69 @@ def test_matrices_transposed_again_and_again_are_no_bomb(monkeypatch: pytest.Mon
     with pytest.raises(ChecksumError):
         model_delta.decompress(blob, base)
     assert transposed < 8  # one of them that of the matrix
+
+
+LIMITED = {
+    "_MOST_FRAME_NBYTES": (1 << 26, "frame of .* bytes, expected at most"),
+    "MOST_BLOCK_NBYTES": (1 << 25, "bytes in a delta frame, expected at most"),
+    "_MOST_FACTORS_NBYTES": (1 << 26, "factors of .* bytes"),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_what_is_too_large_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits of the page, made smaller."""
+    limit, message = LIMITED[name]
+    target, base = map(file_of, PAIRS["merged"]())
+    blob = model_delta.compress(target, base)
+    assert model_delta.info(blob)["n_lowrank"] == 1
+    assert getattr(contents, name) == limit
+    monkeypatch.setattr(contents, name, 100)
+    with pytest.raises(CorruptError, match=message):
+        model_delta.decompress(blob, base)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "array"])
+def test_factors_are_opaque_bytes(dtype: str) -> None:
+    target, base = map(file_of, PAIRS["merged"]())
+    blob = model_delta.compress(target, base)
+    found = z4dm.parse_model_delta(source_of_buffer(blob), NO_LIMITS)
+    at, nbytes = next(entry.factors for entry in found.entries if entry.factors)
+    end = int.from_bytes(blob[-80:-72], "little")
+
+    def with_factors(frame: bytes) -> bytes:
+        """The same beside another frame of factors."""
+
+        def moved(entry: Entry) -> Entry:
+            if entry.factors:
+                entry = entry._replace(factors=(at, len(frame)))
+            if entry.location and entry.location[0] > at:
+                offset, *rest = entry.location
+                entry = entry._replace(location=(offset + len(frame) - nbytes, *rest))
+            return entry
+
+        frames = blob[16:at] + frame + blob[at + nbytes : end]
+        return rewritten(blob, list(map(moved, found.entries)), frames=frames)
+
+    content = z4ai.decompress(blob[at : at + nbytes])
+    same = with_factors(z4ai.compress(content, effort="fast"))
+    assert model_delta.decompress(same, base) == target
+    whole = np.frombuffer(content, np.uint8)
+    wrong = z4ai.compress_array(whole) if dtype == "array" else z4ai.compress(content, dtype=dtype)
+    with pytest.raises(CorruptError, match="not a frame of opaque bytes"):
+        model_delta.decompress(with_factors(wrong), base)
+    with pytest.raises(ValueError, match="not a frame of opaque bytes"):
+        reference_restore(with_factors(wrong), base)
+
+
+def test_blocks_beside_factors_are_whole_rows() -> None:
+    def blocks(n: int) -> Entry:
+        there = (Block(True, (16, 9)),) * -(-2_000_000 // n)
+        return Entry(BLOCKS, factors=(25, 9), block=n, blocks=there)
+
+    for n in (600_001, 999_999):
+        with pytest.raises(CorruptError, match="factors ask for rows"):
+            model_delta.info(huge(blocks(n), (2000, 1000)))
+    for n in (600_000, 2_000_000, 2_000_001):
+        with pytest.raises(CorruptError, match="hole or overlap"):
+            model_delta.info(huge(blocks(n), (2000, 1000)))

@@ -187,6 +187,73 @@ def test_a_reader_with_an_old_manifest_looks_again(monkeypatch: pytest.MonkeyPat
     assert Path("out").read_bytes() == checkpoint("bf16", 0)
 
 
+class Disk:
+    """What of a folder has reached the disk, by the calls that bring it there."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: str) -> None:
+        self._folder = folder
+        self._flushed: set[int] = set()
+        #: Names of the folder that changed since it was flushed.
+        self.waiting: set[str] = set()
+        self.changes: list[str] = []
+        for name in ("fsync", "replace", "unlink"):
+            patch.setattr(os, name, self._around(getattr(self, f"_{name}"), getattr(os, name)))
+
+    @staticmethod
+    def _around(look: Callable[..., None], call: Callable[..., Any]) -> Callable[..., Any]:
+        def looking(*args: Any) -> Any:
+            look(*args)
+            return call(*args)
+
+        return looking
+
+    def _fsync(self, fd: int) -> None:
+        found = os.fstat(fd)
+        self._flushed.add(found.st_ino)
+        if found.st_ino == os.stat(self._folder).st_ino:
+            self.waiting.clear()
+
+    def _replace(self, src: str, dst: str) -> None:
+        if os.path.dirname(dst) != self._folder:
+            return
+        name = os.path.basename(dst)
+        assert os.stat(src).st_ino in self._flushed, f"{name} gets its name before its content"
+        assert not self.waiting, f"{name} before {self.waiting}"
+        self.waiting.add(name)
+        self.changes.append(name)
+
+    def _unlink(self, path: str) -> None:
+        if os.path.dirname(path) == self._folder:
+            assert not self.waiting, f"{path} goes before {self.waiting} came"
+            self.changes.append("-")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("change", "changes"),
+    [
+        (adding, [".z4dm", ".json"]),
+        (configuring, [".json"]),
+        # Three steps are stored anew; their old files and that of the dropped one go.
+        (lambda series: series.drop("fp32.step0"), [".zstn", ".z4dm", ".json", *["-"] * 3]),
+    ],
+)
+def test_what_must_be_on_the_disk_before_what(
+    change: Callable[[Series], object], changes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power may undo whatever was not flushed, and none of what was."""
+    series = made(2)
+    disk = Disk(monkeypatch, series.path)
+    change(series)
+    assert not disk.waiting
+    assert [os.path.splitext(name)[1] or name for name in disk.changes] == changes
+    # What an interrupted writer left goes no sooner either.
+    Path(series.path, "x.0123456789abcdef.zstn").write_bytes(b"")
+    disk.waiting.add("whatever came last")
+    configuring(series)
+    assert disk.changes[-2:] == ["-", "series.json"]
+
+
 # --- A folder that lies ---------------------------------------------------------------------------
 
 
@@ -331,6 +398,18 @@ def test_another_file_in_the_place_of_a_step_is_refused() -> None:
     # Who restores a step has given no base that could be the wrong one.
     with pytest.raises(ChecksumError, match=r"step 'bf16\.step0': .*base"):
         series.restore("bf16.step0", "out")
+    assert not os.path.exists("out")
+
+
+@pytest.mark.parametrize(
+    "change", [{"original_nbytes": 5}, {"digest": "0" * 32}, {"encoded_nbytes": 5}]
+)
+def test_what_the_manifest_says_of_a_step_is_compared(change: dict[str, Any]) -> None:
+    made(1)
+    forge(lambda fields: fields["steps"][0].update(change))
+    series = Series.open("run")
+    with pytest.raises(FormatError, match=r"were added|has \d+ bytes"):
+        series.restore("fp32.step0", "out")
     assert not os.path.exists("out")
 
 
