@@ -249,6 +249,7 @@ def record(
     low: bytes = b"\0\0",
     tables: bytes | None = None,
     where: bytes = b"",
+    symbols: bytes = bytes(range(8)),
     stream: bytes | None = None,
     rest: bytes = b"",
 ) -> bytes:
@@ -257,9 +258,9 @@ def record(
     written, _ = contexts.write_tables(counts)
     tables = written if tables is None else tables
     if stream is None:
-        symbols = np.arange(8, dtype=np.uint8)
         freqs = contexts.read_tables(written)
-        stream = contexts.encode(symbols, np.zeros(8, np.uint8) if where else None, freqs)
+        numbers = np.frombuffer(symbols, np.uint8)
+        stream = contexts.encode(numbers, np.zeros(8, np.uint8) if where else None, freqs)
     head = put_varint(rank) + bytes([flags]) + exponent.to_bytes(2, "little", signed=True)
     sized = put_varint(len(tables)) + tables + where + put_varint(len(stream)) + stream
     return head + shifts + low + sized + rest
@@ -268,6 +269,10 @@ def record(
 def test_the_record_of_hostile_tests_is_legal_itself() -> None:
     assert decode_factors(record(), (4, 4)).left.tolist() == [[0, 1, 2, 3]]
     assert decode_factors(record(where=b"\0\1"), (4, 4)).rank == 1
+    # What is zero may be shifted as far as can be said.
+    nothing = decode_factors(record(shifts=b"\x3e", symbols=bytes(8)), (4, 4))
+    base = np.ones(16, "<f4").view(np.uint8)
+    assert np.array_equal(predicted(base, "fp32", nothing, None), base)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +286,7 @@ def test_the_record_of_hostile_tests_is_legal_itself() -> None:
         pytest.param(record(exponent=-901), id="exponent below"),
         pytest.param(record(exponent=401), id="exponent above"),
         pytest.param(record(shifts=b"\x3f"), id="shift above"),
+        pytest.param(record(shifts=b"\x3f", symbols=bytes(8)), id="shift of nothing above"),
         pytest.param(record(shifts=b"\x3e"), id="sums reach 2**62"),
         pytest.param(record(low=b"\0\x19", rest=bytes(13)), id="low bits above"),
         pytest.param(record(low=b"\x18\x18", shifts=b"\x0b", rest=bytes(24)), id="shifted too far"),
