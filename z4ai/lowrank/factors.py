@@ -298,7 +298,7 @@ def decode_factors(buf: Any, shape: tuple[int, int]) -> Factors:
     Raises
     ------
     CorruptError, TruncatedError
-        If the record breaks a rule. Memory is bounded by 16 bytes for each element of the matrix.
+        If the record breaks a rule. Memory is bounded by 24 bytes for each element of the matrix.
 
     Examples
     --------
