@@ -189,6 +189,8 @@ def compress_file(
     ------
     FormatError
         If safetensors would refuse the file or the base. If `verify` finds a difference.
+    ValueError
+        If `dst` is the base: without it, nobody could restore what was written.
     OSError
         If a file cannot be read or written.
 
@@ -206,6 +208,7 @@ def compress_file(
     try:
         known = open_base(base, NO_LIMITS, threads)
         try:
+            _check_apart(base, dst)
             job = Compression(source, known)
             with AtomicFile(dst, like=src) as target:
                 passes = 2 if verify else 1
@@ -409,3 +412,10 @@ def open(
     except BaseException:
         source.close()
         raise
+
+
+def _check_apart(base: Any, dst: Path) -> None:
+    """Check that a delta does not take the place of the file that it is made against."""
+    if isinstance(base, str | os.PathLike) and os.path.exists(dst) and os.path.samefile(base, dst):
+        msg = f"{os.fsdecode(dst)!r} is the base: what is written could not be read without it"
+        raise ValueError(msg)

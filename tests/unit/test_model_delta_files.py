@@ -163,3 +163,18 @@ def test_a_base_that_is_a_damaged_container_is_an_error_of_its_own() -> None:
     damaged[len(container) // 2] ^= 1
     with pytest.raises((CorruptError, z4ai.errors.ChecksumError)):
         model_delta.decompress(blob, bytes(damaged))
+
+
+def test_a_delta_does_not_take_the_place_of_its_base(folder: Path) -> None:
+    before = Path("b").read_bytes()
+    os.link("b", "linked")
+    for name in ("b", "./b", "linked"):
+        with pytest.raises(ValueError, match="is the base"):
+            model_delta.compress_file("t", Path("b"), name)
+    assert Path("b").read_bytes() == before
+    assert sorted(os.listdir()) == ["b", "linked", "t"]
+    # To bring a model to its next state in its place is another thing: both are known then.
+    after = Path("t").read_bytes()
+    model_delta.compress_file("t", "b", "d")
+    model_delta.decompress_file("d", "b", "b")
+    assert Path("b").read_bytes() == after
