@@ -8,6 +8,7 @@ import numpy as np
 
 from z4ai import frame
 from z4ai._buffers import array_of, bytes_of
+from z4ai._fast.chunks import fresh_array
 from z4ai.codec import element_shape
 from z4ai.decoder import check_output, decode_frame, index_of_buffer
 from z4ai.dtypes import DType, numpy_dtype, resolve
@@ -126,7 +127,7 @@ def decompress_array(
         msg = "frame holds a buffer without shape, expected an array: use z4ai.decompress"
         raise FormatError(msg, offset=5)
     check_output(index.restored_nbytes, limits)
-    content = np.empty(index.restored_nbytes, np.uint8)
+    content = fresh_array(index.restored_nbytes)
     decode_frame(buf, index, content, threads)
     flat = content.view(numpy_dtype(header.dtype, big_endian=header.big_endian))
     try:

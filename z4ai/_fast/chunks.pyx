@@ -12,6 +12,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cython.parallel cimport prange
 from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from z4ai._fast._dispatch cimport current_isa
 from z4ai._fast import _dispatch
@@ -19,7 +20,11 @@ from z4ai._fast import _dispatch
 import numpy as np
 
 cdef extern from "z4_huge.h" nogil:
-    void z4_advise_huge(void *p, size_t nbytes) noexcept
+    ctypedef struct z4_huge_luck:
+        pass
+    bint z4_huge_is_tried(z4_huge_luck *luck) noexcept
+    void z4_huge_was(z4_huge_luck *luck, bint slow) noexcept
+    void z4_ready_fresh(void *p, size_t nbytes, z4_huge_luck *luck) noexcept
 
 cdef extern from "z4_spread.h" nogil:
     ctypedef struct z4_spread:
@@ -453,6 +458,36 @@ def encode_bound(uint64_t content_nbytes, int layout, size_t gap, size_t gap_str
     return z4_encode_bound(content_nbytes, layout, gap, gap_stream)
 
 
+cdef z4_huge_luck _luck
+
+
+cdef void _ready(void *p, size_t nbytes) noexcept:
+    with nogil:
+        z4_ready_fresh(p, nbytes, &_luck)
+
+
+def fresh_array(size_t nbytes) -> np.ndarray:
+    """Allocate bytes that are not initialised; large ones in pages that are quickly had."""
+    cdef uint8_t[::1] view
+    out = np.empty(nbytes, np.uint8)
+    if nbytes:
+        view = out
+        _ready(&view[0], nbytes)
+    return out
+
+
+def huge_stretches_tried(slow):
+    """Tell which of many stretches would be tried, if those in `slow` are: a door for tests."""
+    cdef z4_huge_luck luck
+    tried = []
+    memset(&luck, 0, sizeof luck)
+    for one in slow:
+        tried.append(bool(z4_huge_is_tried(&luck)))
+        if tried[-1]:
+            z4_huge_was(&luck, one)
+    return tried
+
+
 cdef class BytesBuilder:
     """A bytes object while it is being filled: no zeroing, no second copy.
 
@@ -485,7 +520,7 @@ cdef class BytesBuilder:
         Py_INCREF(self.obj)
         self.nbytes = nbytes
         self.views = 0
-        z4_advise_huge(PyBytes_AS_STRING(fresh), <size_t> nbytes)
+        _ready(PyBytes_AS_STRING(fresh), <size_t> nbytes)
 
     def __dealloc__(self):
         if self.obj != NULL:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from z4ai._fast.chunks import fresh_array
 from z4ai.container import st_header
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from z4ai.container.st_header import Tensor
@@ -20,8 +20,8 @@ _ALIGNMENT = 64
 
 
 def fresh_memory(nbytes: int) -> NDArray[np.uint8]:
-    """Allocate aligned memory, not initialised; NumPy asks for huge pages where they pay."""
-    memory = np.empty(nbytes + _ALIGNMENT - 1, np.uint8)
+    """Allocate aligned memory, not initialised; in huge pages where they come quickly."""
+    memory = fresh_array(nbytes + _ALIGNMENT - 1)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + nbytes]
 
