@@ -480,7 +480,7 @@ def huge_stretches_tried(slow):
     """Tell which of many stretches would be tried, if those in `slow` are: a door for tests."""
     cdef z4_huge_luck luck
     tried = []
-    memset(&luck, 0, sizeof luck)
+    memset(&luck, 0, sizeof(luck))
     for one in slow:
         tried.append(bool(z4_huge_is_tried(&luck)))
         if tried[-1]:
