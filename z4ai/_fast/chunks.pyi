@@ -1,6 +1,7 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 JOB: np.dtype[np.void]
@@ -27,7 +28,6 @@ def encode(
     reference: Buffer | None = None,
 ) -> int: ...
 def encode_bound(content_nbytes: int, layout: int, gap: int, gap_stream: int) -> int: ...
-
 def fresh_array(nbytes: int) -> NDArray[np.uint8]: ...
 def huge_stretches_tried(slow: Iterable[bool]) -> list[bool]: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Scratch", "Source", "open_source", "source_of_buffer"]
+
+# Reads of so much, one close behind the other, are taken for those of a run through the file.
+_RUN_NBYTES = 1 << 20
 
 _Path = (str, bytes, os.PathLike)
 
@@ -154,6 +157,7 @@ class _FileSource(_Open):
         changed = max(status.st_mtime_ns, status.st_ctime_ns)
         self.identity: tuple[int, ...] | None
         self.identity = (status.st_dev, status.st_ino, status.st_size, changed)
+        self._expected = 0
 
     def read_into(self, offset: int, out: memoryview) -> None:
         done = 0
@@ -163,6 +167,17 @@ class _FileSource(_Open):
                 if got == 0:
                     raise _ends_early(offset + done, offset + len(out))
                 done += got
+            if done >= _RUN_NBYTES:
+                self._look_ahead(offset, offset + done)
+
+    def _look_ahead(self, begin: int, end: int) -> None:
+        """Have the disk bring what probably comes next, while this is worked on."""
+        follows = 0 <= begin - self._expected <= _RUN_NBYTES
+        self._expected = end
+        if follows and end < self.nbytes and hasattr(os, "posix_fadvise"):
+            # What the system makes of it does not matter.
+            with suppress(OSError):
+                os.posix_fadvise(self._fd, end, end - begin, os.POSIX_FADV_WILLNEED)
 
     def _release(self) -> None:
         if self._owned:
