@@ -227,6 +227,7 @@ def decode_jobs(
     first_chunk: int = 0,
     depth: int = 0,
     reference: NDArray[np.uint8] | None = None,
+    fetch: run.Fetch | None = None,
 ) -> None:
     """Decode chunks, also those that are made of parts; as `run.decode_run`.
 
@@ -249,6 +250,7 @@ def decode_jobs(
         join=join,
         first_chunk=first_chunk,
         reference=reference,
+        fetch=fetch,
     )
 
 

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 JOB: np.dtype[np.void]
+CAN_FETCH: bool
+FETCHED: int
 
 def decode(
     encoded: Buffer,
@@ -14,6 +16,7 @@ def decode(
     isa: str | None = None,
     models: Sequence[Buffer] = (),
     reference: Buffer | None = None,
+    fetch: tuple[int, NDArray[np.uint64]] | None = None,
 ) -> bool: ...
 def encode(
     content: Buffer,

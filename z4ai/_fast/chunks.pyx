@@ -17,6 +17,8 @@ from libc.string cimport memset
 from z4ai._fast._dispatch cimport current_isa
 from z4ai._fast import _dispatch
 
+import os
+
 import numpy as np
 
 cdef extern from "z4_huge.h" nogil:
@@ -36,6 +38,16 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **obj, Py_ssize_t nbytes) except -1
     void Py_INCREF(PyObject *obj)
     void _drop "Py_DECREF"(PyObject *obj)
+
+cdef extern from "z4_fetch.h" nogil:
+    enum:
+        Z4_CAN_FETCH
+    ctypedef struct z4_fetch:
+        int fd
+        const uint64_t *places
+        uint8_t *into
+        size_t nbytes
+        int error
 
 cdef extern from "z4_chunk_run.h" nogil:
     ctypedef struct z4_kernels:
@@ -77,6 +89,7 @@ cdef extern from "z4_chunk_run.h" nogil:
         size_t last
         const uint8_t *encoded
         size_t encoded_nbytes
+        z4_fetch fetch
         z4_reference reference
         uint8_t *content
         size_t content_nbytes
@@ -127,6 +140,10 @@ cdef extern from "z4_status.h" nogil:
     enum:
         Z4_OK
         Z4_CAPACITY
+
+# Whether `decode` can fetch; the place of what need not be fetched.
+CAN_FETCH = bool(Z4_CAN_FETCH)
+FETCHED = 2**64 - 1
 
 # Mirrors z4_chunk_job of z4_chunk.h, in its order.
 JOB = np.dtype(
@@ -237,7 +254,7 @@ cdef z4_reference _reference(const uint8_t[::1] reference) noexcept:
 
 
 def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, int threads,
-           isa=None, models=(), const uint8_t[::1] reference=None):
+           isa=None, models=(), const uint8_t[::1] reference=None, fetch=None):
     """Decode the streams that `jobs` describe into `content`; each job gets its status.
 
     Parameters
@@ -255,12 +272,22 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
     reference : buffer, optional
         What chunks of delta frames differ from: all of each one's content from its
         `reference_offset` on. It does not overlap `content`.
+    fetch : tuple of int and ndarray of uint64, optional
+        A file descriptor, and where the chunk of each job begins in that file: the worker reads it
+        to its place in `encoded`, which then is writable. FETCHED: it is there.
 
     Returns
     -------
     bool
         Whether every job has status 0.
+
+    Raises
+    ------
+    OSError
+        If a read fails. That the file ends too soon is a status.
     """
+    cdef const uint64_t[::1] places
+    cdef uint8_t[::1] into
     cdef size_t n, first = 0, last, i
     cdef z4_chunk_job *rows = _jobs(jobs, &n)
     cdef z4_decode_run run
@@ -281,6 +308,16 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
     run.reference = _reference(reference)
     run.kernels = z4_kernels_pick(_isa(isa))
     run.jobs = rows
+    run.fetch.places = NULL
+    run.fetch.error = 0
+    if fetch is not None:
+        run.fetch.fd, places = fetch
+        if <size_t> places.shape[0] != n:
+            raise ValueError("each job needs its place")
+        into = encoded.base
+        run.fetch.places = &places[0]
+        run.fetch.into = &into[0] if into.shape[0] else NULL
+        run.fetch.nbytes = <size_t> into.shape[0]
     run.encoded = &encoded[0] if encoded.shape[0] else NULL
     run.encoded_nbytes = <size_t> encoded.shape[0]
     run.content = &content[0] if content.shape[0] else NULL
@@ -313,6 +350,8 @@ def decode(const uint8_t[::1] encoded, uint8_t[::1] content, uint8_t[::1] jobs, 
             PyErr_CheckSignals()
     finally:
         PyMem_RawFree(scratch)
+    if run.fetch.error:
+        raise OSError(run.fetch.error, os.strerror(run.fetch.error))
     return ok
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 
 from z4ai._fast import _threads, chunks, hashing
 from z4ai.codecs import BROTLI, STORE, ZSTD
 from z4ai.dtypes import BYTES1, FIRST_PARTS
-from z4ai.errors import ChecksumError, CorruptError, FormatError
+from z4ai.errors import ChecksumError, CorruptError, FormatError, TruncatedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["decode_run", "encode_bound", "encode_each", "encode_library_run", "encode_run"]
+__all__ = [
+    "Fetch",
+    "decode_run",
+    "encode_bound",
+    "encode_each",
+    "encode_library_run",
+    "encode_run",
+]
 
-_CORRUPT, _TRUNCATED, _UNSUPPORTED, _CAPACITY, _CHECKSUM = -1, -2, -3, -4, -5
+_CORRUPT, _TRUNCATED, _UNSUPPORTED, _CAPACITY, _CHECKSUM, _MISSING = range(-1, -7, -1)
 # From this level of the Zstandard library on, a chunk may take seconds.
 _SLOW_LEVEL = 10
 # Window of level 3: what lies further apart only a search for distant matches finds.
@@ -35,6 +42,13 @@ _WHY = {
     _TRUNCATED: "ends early",
     _CAPACITY: "does not fit the place it was given",
 }
+
+
+class Fetch(NamedTuple):
+    """A file, and where in it the chunk of each job begins; `chunks.FETCHED`: it is in memory."""
+
+    fd: int
+    places: NDArray[np.uint64]
 
 
 def encode_bound(content_nbytes: int, layout: int, gap: int, gap_stream: int) -> int:
@@ -167,6 +181,7 @@ def decode_run(
     first_chunk: int = 0,
     tensor: str | None = None,
     reference: NDArray[np.uint8] | None = None,
+    fetch: Fetch | None = None,
 ) -> None:
     """Decode chunks into `content` and verify each one's checksum.
 
@@ -188,15 +203,23 @@ def decode_run(
         Name of the tensor, for messages.
     reference : ndarray of uint8, optional
         What chunks of delta frames differ from.
+    fetch : Fetch, optional
+        Chunks are read to their places in `encoded` first.
 
     Raises
     ------
-    CorruptError, ChecksumError, UnsupportedCodecError
+    CorruptError, ChecksumError, TruncatedError, UnsupportedCodecError
         For the lowest chunk that fails.
     """
     with _threads.lease(threads, len(jobs)) as n_threads:
         ok = chunks.decode(
-            encoded, content, jobs.view(np.uint8), n_threads, models=models, **_beside(reference)
+            encoded,
+            content,
+            jobs.view(np.uint8),
+            n_threads,
+            models=models,
+            fetch=fetch,
+            **_beside(reference),
         )
     if ok:
         return
@@ -228,6 +251,9 @@ def _fail(job: np.void) -> NoReturn:
     if status == _CHECKSUM:
         msg = "restored content does not match its checksum"
         raise ChecksumError(msg)
+    if status == _MISSING:
+        msg = f"file ends in a chunk of {int(job['encoded_nbytes'])} bytes"
+        raise TruncatedError(msg, offset=int(job["encoded_offset"]))
     msg = f"stream {int(job['stream'])} {_WHY.get(status, f'fails with status {status}')}"
     raise CorruptError(msg, offset=int(job["encoded_offset"]))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from z4ai._fast.chunks import JOB
+from z4ai import frame
+from z4ai._fast.chunks import FETCHED, JOB
+from z4ai.codecs.run import Fetch
 from z4ai.container.encode import (
     IN_PLACE_WAVE_NBYTES,
     join_jobs,
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorDecoder"]
 
+# A frame of as much is not read before it is decoded: the workers fetch its chunks.
+_FETCHED_NBYTES = 1 << 18
 # What is read around the content of frames that hardly shrink: their headers.
 _SLACK = 1 << 20
 # A tensor of less is allocated on the index's word alone.
@@ -42,12 +48,16 @@ _WASTE_NBYTES = 1 << 29
 
 
 class _Item(NamedTuple):
-    """A frame in a wave: whose it is, where it begins in the container and in what was read."""
+    """A frame in a wave: whose it is, where it begins in the container and in what was read.
+
+    late : its chunks are fetched when they are decoded.
+    """
 
     tensor: Tensor
     offset: int
     nbytes: int
     base: int
+    late: bool = False
 
 
 class TensorDecoder:
@@ -152,6 +162,8 @@ class TensorDecoder:
                 index = self._index(item, encoded)
             whole = locations[k][2] == 0 and index.content_nbytes == item.tensor.nbytes
             whole = whole and index.header.copies is None
+            if item.late and whole:
+                self._read_heads(encoded, item, index, 0, index.n_chunks)
             model = index.header.model
             # A model can be far larger than its record: they count as what they take in memory.
             held_nbytes += 0 if model is None else model.nbytes
@@ -177,6 +189,8 @@ class TensorDecoder:
         return count
 
     def _index(self, item: _Item, encoded: memoryview) -> FrameIndex:
+        if item.late:
+            return self._index_of_source(item.offset, item.nbytes)
         view = encoded[item.base : item.base + item.nbytes]
         return index_of_range(lambda at, n: view[at : at + n], item.nbytes, self._limits)
 
@@ -192,6 +206,14 @@ class TensorDecoder:
         fill = 0
         begin, end, base = 0, 0, 0
         for tensor, (offset, nbytes, _) in zip(tensors, locations, strict=True):
+            if self._source.fetches and nbytes >= _FETCHED_NBYTES:
+                self._source.announce(offset, offset + nbytes)
+                items.append(_Item(tensor, offset, nbytes, fill, late=True))
+                if end > begin:
+                    self._source.read_into(begin, buffer[base:fill])
+                fill += nbytes
+                begin = end = 0
+                continue
             if nbytes and offset != end:
                 if end > begin:
                     self._source.read_into(begin, buffer[base:fill])
@@ -219,15 +241,18 @@ class TensorDecoder:
         else:
             item = _Item(tensor, offset, nbytes, 0)
             with _Blame(item):
-                index = index_of_range(
-                    lambda at, n: read(self._source, offset + at, n), nbytes, self._limits
-                )
+                index = self._index_of_source(offset, nbytes)
             self._frame = offset, index
             self._waste += index.offsets.nbytes
         if content_offset + tensor.nbytes > index.restored_nbytes:
             msg = f"tensor of {tensor.nbytes} bytes at {content_offset} is not within its frame"
             raise CorruptError(msg, tensor=tensor.name, offset=offset)
         return index
+
+    def _index_of_source(self, offset: int, nbytes: int) -> FrameIndex:
+        return index_of_range(
+            lambda at, n: read(self._source, offset + at, n), nbytes, self._limits
+        )
 
     def decode(self, tensor: Tensor, location: Location, begin: int, end: int, sink: Sink) -> None:
         """Decode the bytes `begin` … `end` of a tensor, from those chunks alone."""
@@ -325,15 +350,30 @@ class TensorDecoder:
         content: NDArray[np.uint8],
     ) -> None:
         begin, end = int(index.offsets[first]), int(index.offsets[last])
+        late = self._source.fetches and end - begin >= _FETCHED_NBYTES
+        base = offset if self._memory is not None else -begin
+        item = _Item(tensor, offset, index.nbytes, base, late)
         if self._memory is not None:
-            encoded, base = self._memory.data, offset
+            encoded = self._memory.data
+        elif late:
+            encoded = self._encoded.take(end - begin).data
+            self._source.announce(offset + begin, offset + end)
+            self._read_heads(encoded, item, index, first, last)
         else:
             encoded = read(self._source, offset + begin, end - begin, self._encoded)
-            base = -begin
-        item = _Item(tensor, offset, index.nbytes, base)
         with _Blame(item, base):
             jobs = jobs_of_chunks(encoded, index, first, last, base=base)
         self._run(encoded, content, [jobs], [models_of([index])], [item], first)
+
+    def _read_heads(
+        self, encoded: memoryview, item: _Item, index: FrameIndex, first: int, last: int
+    ) -> None:
+        """Read of chunks that will be fetched what tells how they are decoded."""
+        bounds = index.offsets[first : last + 1].tolist()
+        for at, end in pairwise(bounds):
+            n = min(end - at, frame.CHUNK_HEAD_NBYTES)
+            begin = item.base + at
+            self._source.read_into(item.offset + at, encoded[begin : begin + n])
 
     # --- The kernels ------------------------------------------------------------------------------
 
@@ -350,15 +390,18 @@ class TensorDecoder:
         known = number_models(list(zip(jobs, models, strict=True)))
         together = jobs[0] if len(jobs) == 1 else join_jobs(jobs)
         self._n_chunks += len(together)
+        places = _places(items, jobs, together)
         try:
-            decode_jobs(
-                np.frombuffer(encoded, np.uint8),
-                content,
-                together,
-                known,
-                self._threads,
-                first_chunk=first_chunk,
-            )
+            with self._source.fetching() if places is not None else nullcontext(-1) as fd:
+                decode_jobs(
+                    np.frombuffer(encoded, np.uint8),
+                    content,
+                    together,
+                    known,
+                    self._threads,
+                    first_chunk=first_chunk,
+                    fetch=None if places is None else Fetch(fd, places),
+                )
         except FormatError as error:
             if error.chunk is None:
                 raise
@@ -380,6 +423,22 @@ class TensorDecoder:
 
 
 _NO_JOBS = np.empty(0, JOB)
+
+
+def _places(
+    items: Sequence[_Item], jobs: list[NDArray[np.void]], together: NDArray[np.void]
+) -> NDArray[np.uint64] | None:
+    """Where the chunks of late frames begin in the container; None if there are none."""
+    pairs = list(zip(items, jobs, strict=False))
+    if not any(item.late for item, _ in pairs):
+        return None
+    shifts = [item.offset - item.base for item, _ in pairs]
+    counts = [len(mine) for _, mine in pairs]
+    places = together["encoded_offset"] + np.repeat(np.array(shifts, np.int64), counts).astype(
+        np.uint64
+    )
+    places[np.repeat([not item.late for item, _ in pairs], counts)] = FETCHED
+    return places
 
 
 class _Blame:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from z4ai._buffers import bytes_of
+from z4ai._fast.chunks import CAN_FETCH
 from z4ai.errors import TruncatedError
 
 if TYPE_CHECKING:
@@ -53,14 +54,23 @@ class Source(Protocol):
     identity : tuple of int, or None
         What changes when another file, or other content, comes under the same path: device,
         inode, size, and the latest change in nanoseconds. None where there is no such thing.
+    fetches : bool
+        It has a file descriptor, from which any thread may read at a place.
     """
 
     nbytes: int
     memory: NDArray[np.uint8] | None
     identity: tuple[int, ...] | None
+    fetches: bool
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill `out` with the bytes from `offset` on, or raise `TruncatedError`."""
+
+    def announce(self, begin: int, end: int) -> None:
+        """Tell what is read next, so that the disk can begin with it."""
+
+    def fetching(self) -> AbstractContextManager[int]:
+        """Hold a source that `fetches` open; -> the file descriptor."""
 
     def close(self) -> None:
         """Give back what the source holds; reads that are under way end first."""
@@ -104,6 +114,19 @@ class _Open:
             if self._leave():
                 self._release()
 
+    fetches = False
+
+    def announce(self, begin: int, end: int) -> None:
+        pass
+
+    @contextmanager
+    def fetching(self) -> Iterator[int]:
+        with self._reading():
+            yield self._descriptor()
+
+    def _descriptor(self) -> int:
+        raise NotImplementedError
+
     def _leave(self) -> bool:
         """Count a reader out; -> whether it was the last one of a closed source."""
         with self._lock:
@@ -145,13 +168,14 @@ class _FileSource(_Open):
     """A real file, read at a place of each reader's own."""
 
     memory: NDArray[np.uint8] | None = None
+    fetches = CAN_FETCH
 
     def __init__(self, file: Any, *, owned: bool) -> None:
         super().__init__()
         # Kept, whatever wraps it too: a file that nobody holds any more closes itself.
         self._file = file
         self._owned = owned
-        self._fd = file.fileno()
+        self._fd: int = file.fileno()
         status = os.fstat(self._fd)
         self.nbytes = status.st_size
         changed = max(status.st_mtime_ns, status.st_ctime_ns)
@@ -167,17 +191,27 @@ class _FileSource(_Open):
                 if got == 0:
                     raise _ends_early(offset + done, offset + len(out))
                 done += got
-            if done >= _RUN_NBYTES:
-                self._look_ahead(offset, offset + done)
+            if done >= _RUN_NBYTES and self._follows(offset, offset + done):
+                self._advise(offset + done, done)
 
-    def _look_ahead(self, begin: int, end: int) -> None:
-        """Have the disk bring what probably comes next, while this is worked on."""
+    def announce(self, begin: int, end: int) -> None:
+        # And what probably comes next, while this is worked on.
+        self._advise(begin, (2 if self._follows(begin, end) else 1) * (end - begin))
+
+    def _descriptor(self) -> int:
+        return self._fd
+
+    def _follows(self, begin: int, end: int) -> bool:
+        """Tell whether a range is the next one of a run through the file."""
         follows = 0 <= begin - self._expected <= _RUN_NBYTES
         self._expected = end
-        if follows and end < self.nbytes and hasattr(os, "posix_fadvise"):
+        return follows
+
+    def _advise(self, begin: int, nbytes: int) -> None:
+        if begin < self.nbytes and hasattr(os, "posix_fadvise"):
             # What the system makes of it does not matter.
             with suppress(OSError):
-                os.posix_fadvise(self._fd, end, end - begin, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(self._fd, begin, nbytes, os.POSIX_FADV_WILLNEED)
 
     def _release(self) -> None:
         if self._owned:

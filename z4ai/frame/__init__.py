@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from z4ai.frame.chunk import (
     CHUNK_FIXED_NBYTES,
+    CHUNK_HEAD_NBYTES,
     CHUNK_SIZES_NBYTES,
     CHUNK_STREAM_NBYTES,
     MIN_CHUNK_NBYTES,
@@ -39,6 +40,7 @@ from z4ai.frame.trailer import (
 
 __all__ = [
     "CHUNK_FIXED_NBYTES",
+    "CHUNK_HEAD_NBYTES",
     "CHUNK_SIZES_NBYTES",
     "CHUNK_STREAM_NBYTES",
     "MAX_CHUNK_NBYTES",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK_FIXED_NBYTES",
+    "CHUNK_HEAD_NBYTES",
     "CHUNK_SIZES_NBYTES",
     "CHUNK_STREAM_NBYTES",
     "MIN_CHUNK_NBYTES",
@@ -55,6 +56,8 @@ _LAST_PARTS = 20
 CHUNK_FIXED_NBYTES = _CHUNK.size
 CHUNK_SIZES_NBYTES = _SIZES.size
 CHUNK_STREAM_NBYTES = _STREAM.size
+# What `parse_chunk_header` looks at: no more than so much of the beginning of a chunk.
+CHUNK_HEAD_NBYTES = _CHUNK.size + _MAX_STREAMS * _STREAM.size + _SYMBOLS_PARAMS.size
 # The smallest chunk: one stream of one byte.
 MIN_CHUNK_NBYTES = _CHUNK.size + _STREAM.size + 1
 # How much larger than its content a chunk may claim to be.

@@ -10,6 +10,7 @@
 
 #include "z4_chunk_decode.h"
 #include "z4_chunk_encode.h"
+#include "z4_fetch.h"
 
 #if defined(_WIN32)
 #include <windows.h>
@@ -41,6 +42,7 @@ typedef struct {
     size_t last;                   /* one past the last job of this run */
     const uint8_t *encoded;
     size_t encoded_nbytes;
+    z4_fetch fetch;
     z4_reference reference;
     uint8_t *content;
     size_t content_nbytes;
@@ -60,9 +62,13 @@ static void z4_decode_worker(z4_decode_run *run, z4_decode_scratch *scratch, z4_
         symbols->model = NULL;
     for (size_t first; (first = z4_fetch_add(&run->next, run->share)) < run->last;) {
         const size_t end = run->last - first < run->share ? run->last : first + run->share;
-        for (size_t i = first; i < end; i++)
-            z4_decode_chunk(&run->kernels, &run->jobs[i], z4_model_of(run->models, &run->jobs[i]), run->encoded,
-                            run->encoded_nbytes, run->reference, run->content, run->content_nbytes, scratch, symbols);
+        for (size_t i = first; i < end; i++) {
+            z4_chunk_job *const job = &run->jobs[i];
+            job->status = (int8_t)z4_fetch_chunk(&run->fetch, i, job);
+            if (job->status == Z4_OK)
+                z4_decode_chunk(&run->kernels, job, z4_model_of(run->models, job), run->encoded, run->encoded_nbytes,
+                                run->reference, run->content, run->content_nbytes, scratch, symbols);
+        }
     }
 }
 
