@@ -58,7 +58,11 @@ class AtomicFile:
         replaced = _permissions(self.path)
         model = replaced if replaced is not None else _permissions(like)
         # Less the umask, as for any new file; a private model stays private when compressed.
-        self._fd = os.open(self.temporary, flags, 0o666 if model is None else model)
+        try:
+            self._fd = os.open(self.temporary, flags, 0o666 if model is None else model)
+        except OSError as error:
+            error.filename = self.path  # the name that the caller knows
+            raise
         if replaced is not None and hasattr(os, "fchmod"):
             with contextlib.suppress(OSError):
                 os.fchmod(self._fd, replaced)

@@ -159,3 +159,10 @@ def test_permissions_are_those_of_the_model_or_of_what_is_replaced() -> None:
     assert os.stat("m.zstn").st_mode & 0o777 == 0o640
     decompress_file("m.zstn", "back.safetensors")
     assert os.stat("back.safetensors").st_mode & 0o777 == 0o640
+
+
+def test_a_missing_folder_is_told_by_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        AtomicFile(path)
+    assert caught.value.filename == str(path)

@@ -260,6 +260,7 @@ class TensorDecoder:
             return
         self._choose_wave(sink)
         index = self.frame_index(tensor, location)
+        before = self._waste
         begin += location[2]
         end += location[2]
         copies = index.header.copies
@@ -274,7 +275,7 @@ class TensorDecoder:
         else:
             for _, dense, nbytes in pieces(copies, begin, end):
                 self._decode_range(tensor, location, index, dense, dense + nbytes, sink)
-                if self._waste > _WASTE_NBYTES + _WASTE_FACTOR * (end - begin):
+                if self._waste - before > _WASTE_NBYTES + _WASTE_FACTOR * (end - begin):
                     msg = "copies ask for far more content than they restore"
                     raise CorruptError(msg, tensor=tensor.name, offset=location[0])
 

@@ -195,6 +195,9 @@ def parse_chunk_header(
         msg = f"chunk of {encoded} bytes for {content} bytes of content"
         raise CorruptError(msg, offset=pos, chunk=k)
     shape = _shape_of(layout, header.dtype.width, header.delta, header.big_endian)
+    if shape is None and (layout in (SAME, XOR) or layout in DIFFERENCE_WIDTHS):
+        msg = f"transform {layout} in a frame that cannot have it"
+        raise CorruptError(msg, offset=pos + 16, chunk=k)
     if shape is None:
         msg = f"transform {layout}, which this release does not know"
         raise UnsupportedCodecError(msg, offset=pos + 16, chunk=k)
