@@ -178,3 +178,12 @@ def test_a_delta_does_not_take_the_place_of_its_base(folder: Path) -> None:
     model_delta.compress_file("t", "b", "d")
     model_delta.decompress_file("d", "b", "b")
     assert Path("b").read_bytes() == after
+
+
+def test_a_closed_reader_holds_no_memory_of_the_base() -> None:
+    target, base = (file_of(tensors) for tensors in PAIRS["tuned"]())
+    memory = bytearray(base)
+    reader = model_delta.open(model_delta.compress(target, base), memory)
+    reader.read_raw(reader.names()[0])
+    reader.close()
+    memory.clear()  # BufferError while anybody looks at it

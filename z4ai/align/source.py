@@ -55,18 +55,16 @@ class FileTensors:
         self.tensors: Sequence[Tensor] = header.tensors
         self._source = source
         self._start = start
-        self._memory = source.memory
-        if self._memory is not None:
-            self._memory = self._memory.view()
-            self._memory.flags.writeable = False
 
     def read(self, k: int, begin: int, end: int) -> NDArray[np.uint8]:
         """Return bytes of a tensor: a view if the file is in memory, else read afresh."""
-        if self._memory is not None:
-            at = self._start + self.tensors[k].begin
-            return self._memory[at + begin : at + end]
-        data = read(self._source, self._start + self.tensors[k].begin + begin, end - begin)
-        out = np.frombuffer(data, np.uint8)
+        at = self._start + self.tensors[k].begin
+        # Asked each time: what is closed must not be held.
+        memory = self._source.memory
+        if memory is not None:
+            out = memory[at + begin : at + end]
+        else:
+            out = np.frombuffer(read(self._source, at + begin, end - begin), np.uint8)
         out.flags.writeable = False
         return out
 
